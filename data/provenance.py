@@ -1,0 +1,72 @@
+"""Where a result comes from: the commit, the libraries, the machine, the time."""
+
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+LIBRARIES = ("numpy", "pyarrow", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "bentoml")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a result."""
+
+    commit: str | None  # None outside a git checkout; ends in "+" where files differ from the commit.
+    libraries: dict[str, str]
+    python: str
+    machine: str
+    time: str  # ISO 8601, UTC
+
+
+def provenance() -> Provenance:
+    """Describe this checkout, this machine and this moment."""
+    return Provenance(
+        commit=commit(),
+        libraries=library_versions(),
+        python=platform.python_version(),
+        machine=f"{processor()}, {platform.system()} {platform.machine()}",
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Return the installed version of each of `LIBRARIES` that is there."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def commit() -> str | None:
+    """Return the commit of this checkout."""
+    here = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor() or "unknown processor"

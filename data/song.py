@@ -1,0 +1,109 @@
+"""What a song is: 25 numbers a segment, any number of segments, seen by the models through windows of 120.
+
+One segment holds 12 timbre coefficients (unbounded), 12 chroma values or *pitches* (0..1) and the loudness at its start
+(dB, -60..0), in that order, as in the Million Song Dataset and the Echo Nest analysis it comes from.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import SongError
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Units = Literal["raw", "standardised"]
+
+TIMBRE = slice(0, 12)
+CHROMA = slice(12, 24)
+LOUDNESS = 24
+N_FEATURES = 25
+WINDOW = 120
+LOUDNESS_RANGE_DB = (-60.0, 0.0)
+
+PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+FEATURE_NAMES = (
+    *(f"timbre_{i}" for i in range(1, 13)),
+    *(f"chroma_{name}" for name in PITCH_CLASSES),
+    "loudness_start_db",
+)
+
+
+def check_segments(segments: Any, song_id: str, units: Units = "raw") -> Floats:
+    """Return `segments` as float32 of shape (T, 25), or raise a `SongError` that says what is wrong with song `song_id`.
+
+    The one validation of songs: shape, type, finiteness, and, for raw units, the ranges of chroma and loudness.
+    Anything numpy can turn into a numeric array is welcome; text, booleans, nulls and ragged lists are not.
+    """
+    what = f"song {song_id!r}"
+    try:
+        given = np.asarray(segments)
+    except ValueError:
+        raise SongError(f"{what}: expected segments of {N_FEATURES} numbers each, found rows of unequal length") from None
+    if given.size == 0:
+        raise SongError(f"{what}: expected at least one segment, found none")
+    if given.dtype.kind not in "fiu":
+        raise SongError(f"{what}: expected numbers, found values of type {given.dtype}")
+    if given.ndim != 2 or given.shape[1] != N_FEATURES:
+        raise SongError(
+            f"{what}: expected shape (segments, {N_FEATURES}): 12 timbre, 12 chroma, 1 loudness; found {given.shape}"
+        )
+    with np.errstate(over="ignore"):
+        values: Floats = given.astype(np.float32, copy=False)
+    fault = first_fault(values, units)
+    if fault is not None:
+        row, reason = fault
+        raise SongError(f"{what}, segment {row}: {reason}")
+    return values
+
+
+def first_fault(values: Floats, units: Units) -> tuple[int, str] | None:
+    """Return the row of the first segment of (n, 25) that breaks the contract, with the reason; None when all are sound."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        return int(row), f"expected finite numbers, found {values[row, column]} in {FEATURE_NAMES[column]}"
+    if units == "standardised":
+        return None
+    low = np.zeros(N_FEATURES - 12, dtype=np.float32)
+    high = np.ones(N_FEATURES - 12, dtype=np.float32)
+    low[-1], high[-1] = LOUDNESS_RANGE_DB
+    bounded = values[:, 12:]
+    outside = (bounded < low) | (bounded > high)
+    if not outside.any():
+        return None
+    row, column = np.argwhere(outside)[0]
+    name = FEATURE_NAMES[12 + column]
+    found = bounded[row, column]
+    return int(row), f"expected {name} between {low[column]:g} and {high[column]:g}, found {found:g}"
+
+
+def window_starts(n_segments: int, k: int) -> list[int]:
+    """Return where the `k` windows of a song of `n_segments` start: the central one for k = 1, else evenly spaced ones.
+
+    A song has `n_segments - 119` different windows at most, so a short song gives fewer than `k`.
+    """
+    slack = max(n_segments - WINDOW, 0)
+    if k == 1:
+        return [slack // 2]
+    return sorted({round(i * slack / (k - 1)) for i in range(k)})
+
+
+def windows(segments: Floats, k: int = 1) -> Floats:
+    """Return the windows of one song as (at most k, 120, 25): see `window_starts`.
+
+    A song shorter than 120 segments is repeated from its beginning until the window is full.
+    """
+    if len(segments) < WINDOW:
+        segments = segments[np.arange(WINDOW) % len(segments)]
+    return np.stack([segments[start : start + WINDOW] for start in window_starts(len(segments), k)])
+
+
+def stack_windows(songs: Sequence[Floats], k: int = 1) -> tuple[Floats, Ints]:
+    """Return the windows of all `songs`, one after the other, (n_windows, 120, 25), and how many each song has, (n_songs,)."""
+    if k == 1 and all(len(song) == WINDOW for song in songs):
+        return np.stack(songs), np.ones(len(songs), dtype=np.int64)
+    parts = [windows(song, k) for song in songs]
+    return np.concatenate(parts), np.array([len(part) for part in parts], dtype=np.int64)

@@ -1,0 +1,96 @@
+"""Splits of labelled songs: every class in its share everywhere, and no artist on two sides.
+
+Needs scikit-learn, which training installs.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from data.errors import ConfigError, LabelError
+from data.song import Ints
+from data.table import NO_LABEL, SongTable
+
+HANDS = 20  # Songs are dealt into this many equal hands, so a share is a multiple of 5 %.
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Which share of the labelled songs goes where; what is left trains."""
+
+    validation: float = 0.1  # Picks the best epoch.
+    calibration: float = 0.2  # Sets temperatures and the threshold; no model ever trains on it.
+    test: float = 0.0  # Kept for the figures in the bundle. Not needed when a table of test songs stands apart.
+
+    def __post_init__(self) -> None:
+        """Refuse shares that leave nothing to train on."""
+        shares = (self.validation, self.calibration, self.test)
+        if min(shares) < 0 or sum(shares) > 0.9:
+            raise ConfigError(f"expected shares of at least 0 that leave at least 0.1 to train on; found {self}")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows of a song table by purpose, each in ascending order."""
+
+    train: Ints
+    validation: Ints
+    calibration: Ints
+    test: Ints
+
+
+def split(songs: SongTable, shares: Shares, seed: int) -> Splits:
+    """Deal the labelled songs of a table to train, validation, calibration and test."""
+    rows = labelled_rows(songs)
+    hand_of = deal(songs, rows, HANDS, seed)
+    parts: list[Ints] = []
+    first = 0
+    for share in (shares.validation, shares.calibration, shares.test):
+        last = first + round(share * HANDS)
+        parts.append(rows[(hand_of >= first) & (hand_of < last)])
+        first = last
+    return Splits(rows[hand_of >= first], *parts)
+
+
+def labelled_rows(songs: SongTable) -> Ints:
+    """Return the rows that have a label; fewer than two classes among them are a `LabelError`."""
+    rows = np.flatnonzero(songs.labels != NO_LABEL)
+    classes = sorted({songs.classes[label] for label in songs.labels[rows]})
+    if len(classes) < 2:
+        raise LabelError(
+            f"{songs.path}: expected labelled songs of at least two classes, found {len(rows)} labelled songs"
+            + (f", all {classes[0]}" if classes else f" among {len(songs)}")
+            + ". `segue songs ... --labels FILE` adds labels."
+        )
+    return rows
+
+
+def deal(songs: SongTable, rows: Ints, hands: int, seed: int) -> Ints:
+    """Return the hand (0 .. hands - 1) of each of `rows`: stratified by label, groups kept together."""
+    labels = songs.labels[rows]
+    counts = np.bincount(labels)
+    most = counts.max()
+    if most < hands:
+        raise LabelError(
+            f"{songs.path}: expected a class of at least {hands} songs to split into {hands}, found {most} at most"
+        )
+    groups = _group_numbers([songs.groups[row] for row in rows])
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    dealer = kind(n_splits=hands, shuffle=True, random_state=seed)
+    hand_of = np.empty(len(rows), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # A class rarer than `hands` misses some hands, as it must.
+        for hand, (_, members) in enumerate(dealer.split(np.zeros(len(rows)), labels, groups)):
+            hand_of[members] = hand
+    return hand_of
+
+
+def _group_numbers(groups: Sequence[str | None]) -> Ints | None:
+    """Return a number for each song, the same for the same group; songs without one stand alone. None: no groups at all."""
+    if all(group is None for group in groups):
+        return None
+    alone = [f"\0{row}" if group is None else group for row, group in enumerate(groups)]
+    return np.unique(alone, return_inverse=True)[1].astype(np.int64)

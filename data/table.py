@@ -1,0 +1,242 @@
+"""The canonical song table: Arrow IPC, memory-mapped (the fast path), or Parquet.
+
+Columns: `song_id: string`, `segments: list<fixed_size_list<float32, 25>>`, `label: string`, `group: string` (the artist);
+the last two may be missing or null. A table of windows may store `segments: fixed_size_list<float32, 3000>` instead.
+The schema's metadata says the units (`raw` or `standardised`) and, where the source had one, the order of the classes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.atomic import atomic_file
+from data.errors import LabelError, SongError
+from data.song import N_FEATURES, WINDOW, Floats, Ints, Units, first_fault
+
+SEGMENTS = pa.list_(pa.list_(pa.float32(), N_FEATURES))
+FLAT_WINDOW = pa.list_(pa.float32(), WINDOW * N_FEATURES)
+NO_LABEL = -1
+
+_COLUMNS = pa.schema(
+    [
+        pa.field("song_id", pa.string(), nullable=False),
+        pa.field("segments", SEGMENTS, nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("group", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class SongBatch:
+    """Some songs in memory, their segments one after the other."""
+
+    song_ids: list[str]
+    segments: Floats  # (sum of lengths, 25)
+    lengths: Ints  # (n_songs,), in segments
+    labels: list[str | None]
+    groups: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.song_ids)
+
+    def take(self, rows: Sequence[int] | Ints) -> "SongBatch":
+        """Return the songs of the given rows, in that order."""
+        ends = np.cumsum(self.lengths)
+        parts = [self.segments[ends[row] - self.lengths[row] : ends[row]] for row in rows]
+        return SongBatch(
+            song_ids=[self.song_ids[row] for row in rows],
+            segments=np.concatenate(parts) if parts else self.segments[:0],
+            lengths=self.lengths[rows],
+            labels=[self.labels[row] for row in rows],
+            groups=[self.groups[row] for row in rows],
+        )
+
+
+class SongWriter:
+    """Appends batches of songs to a table; see `write_table`."""
+
+    def __init__(self, sink: Any, schema: pa.Schema) -> None:
+        self._sink = sink
+        self._schema = schema
+
+    def write(self, batch: SongBatch) -> None:
+        """Append `batch`, copying nothing but the labels and ids."""
+        offsets = np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32)
+        flat = pa.array(np.ascontiguousarray(batch.segments).reshape(-1))
+        segments = pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(flat, N_FEATURES))
+        columns = [
+            pa.array(batch.song_ids, pa.string()),
+            segments,
+            pa.array(batch.labels, pa.string()),
+            pa.array(batch.groups, pa.string()),
+        ]
+        self._sink.write_batch(pa.record_batch(columns, schema=self._schema))
+
+
+@contextmanager
+def write_table(path: Path, units: Units, classes: Sequence[str] = ()) -> Iterator[SongWriter]:
+    """Open a writer for a new table at `path`, Parquet if it ends in `.parquet`, else Arrow IPC.
+
+    The table appears when the block ends well, and not at all otherwise. Memory stays at one batch whatever the size.
+    """
+    metadata = {"segue.units": units, "segue.classes": json.dumps(list(classes))}
+    schema = _COLUMNS.with_metadata(metadata)
+    with atomic_file(path) as draft:
+        if path.suffix == ".parquet":
+            with pq.ParquetWriter(draft, schema) as parquet:
+                yield SongWriter(parquet, schema)
+        else:
+            with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, schema) as arrow:
+                yield SongWriter(arrow, schema)
+
+
+class SongTable:
+    """A song table, open for reading: segments stay on disk (Arrow) until they are asked for.
+
+    Attributes:
+        path: the file.
+        units: `raw` or `standardised`.
+        classes: the class names, in the order that `labels` counts them.
+        song_ids: (n_songs,) the ids.
+        labels: (n_songs,) index into `classes`, -1 where there is no label.
+        groups: (n_songs,) the artist, None where unknown.
+    """
+
+    def __init__(self, path: Path, units: Units | None = None) -> None:
+        """Open the table at `path`; `units` stands in where the file does not say."""
+        self.path = path
+        table = _read(path)
+        metadata = table.schema.metadata or {}
+        self.units = _units(path, metadata, units)
+        self.song_ids: list[str] = table["song_id"].to_pylist()
+        names = table["label"].to_pylist() if "label" in table.column_names else [None] * table.num_rows
+        self.groups: list[str | None] = (
+            table["group"].to_pylist() if "group" in table.column_names else [None] * table.num_rows
+        )
+        listed = json.loads(metadata.get(b"segue.classes", b"[]"))
+        self.classes: tuple[str, ...] = tuple(listed or sorted({name for name in names if name is not None}))
+        self.labels = self._indices(names)
+        self._flats, self._offsets = zip(*map(_segments, table["segments"].chunks), strict=True) if table else ((), ())
+        self._first_rows = np.cumsum([0] + [len(offsets) - 1 for offsets in self._offsets])
+
+    def __len__(self) -> int:
+        return len(self.song_ids)
+
+    @property
+    def lengths(self) -> Ints:
+        """The number of segments of each song, (n_songs,)."""
+        return np.concatenate([np.diff(offsets) for offsets in self._offsets] or [np.zeros(0, np.int64)])
+
+    def segments(self, row: int) -> Floats:
+        """Return the segments of one song, (T, 25), a view of the file."""
+        chunk = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        offsets = self._offsets[chunk]
+        at = row - self._first_rows[chunk]
+        return self._flats[chunk][offsets[at] : offsets[at + 1]]
+
+    def songs(self, rows: Sequence[int] | Ints) -> list[Floats]:
+        """Return the checked segments of several songs; a `SongError` names the first that breaks the contract."""
+        found = [self.segments(int(row)) for row in rows]
+        empty = next((row for row, song in zip(rows, found, strict=True) if not len(song)), None)
+        if empty is not None:
+            raise SongError(f"{self.path}, song {self.song_ids[empty]!r}: expected at least one segment, found none")
+        if not found or first_fault(np.concatenate(found), self.units) is None:
+            return found
+        for row, song in zip(rows, found, strict=True):
+            fault = first_fault(song, self.units)
+            if fault is not None:
+                raise SongError(f"{self.path}, song {self.song_ids[row]!r}, segment {fault[0]}: {fault[1]}")
+        raise AssertionError("a fault of the batch belongs to one of its songs")
+
+    def batch(self, rows: Sequence[int] | Ints) -> SongBatch:
+        """Return several songs as a `SongBatch`, unchecked."""
+        found = [self.segments(int(row)) for row in rows]
+        return SongBatch(
+            song_ids=[self.song_ids[row] for row in rows],
+            segments=np.concatenate(found) if found else np.zeros((0, N_FEATURES), np.float32),
+            lengths=np.array([len(song) for song in found], dtype=np.int64),
+            labels=[self.classes[self.labels[row]] if self.labels[row] != NO_LABEL else None for row in rows],
+            groups=[self.groups[row] for row in rows],
+        )
+
+    def labels_among(self, classes: Sequence[str]) -> Ints:
+        """Return `labels` counted in the order of `classes`; a label outside them is a `LabelError`."""
+        missing = sorted({self.classes[label] for label in set(self.labels.tolist()) - {NO_LABEL}} - set(classes))
+        if missing:
+            raise LabelError(
+                f"{self.path}: labels {', '.join(missing)} are not among the expected classes: {', '.join(classes)}"
+            )
+        order = np.array([classes.index(name) if name in classes else NO_LABEL for name in self.classes] + [NO_LABEL])
+        return order[self.labels]
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the file: which data a run was made from."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _indices(self, names: list[str | None]) -> Ints:
+        index = {name: i for i, name in enumerate(self.classes)} | {None: NO_LABEL}
+        unknown = sorted({str(name) for name in names if name not in index})
+        if unknown:
+            raise LabelError(
+                f"{self.path}: labels {', '.join(unknown)} are not among the table's classes: {', '.join(self.classes)}"
+            )
+        return np.array([index[name] for name in names], dtype=np.int64)
+
+
+def _read(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise SongError(f"{path}: expected a song table, found no such file. `segue songs` or `segue synth` makes one.")
+    with path.open("rb") as file:
+        head = file.read(8)
+    try:
+        if head.startswith(b"ARROW1"):
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        elif head.startswith(b"PAR1"):
+            table = pq.read_table(path)
+        else:
+            raise SongError(
+                f"{path}: expected an Arrow IPC or Parquet file, found one that starts with {head!r}. "
+                "`segue songs` converts other sources."
+            )
+    except pa.ArrowException as error:
+        raise SongError(f"{path}: the file cannot be read, it may be cut short: {error}") from None
+    for name, types in {"song_id": (pa.string(),), "segments": (SEGMENTS, FLAT_WINDOW)}.items():
+        if name not in table.column_names:
+            raise SongError(f"{path}: expected a column {name!r}, found {', '.join(table.column_names)}")
+        if not any(table[name].type.equals(one) for one in types):
+            expected = " or ".join(map(str, types))
+            raise SongError(f"{path}, column {name!r}: expected type {expected}, found {table[name].type}")
+        if table[name].null_count:
+            raise SongError(f"{path}, column {name!r}: expected no nulls, found {table[name].null_count}")
+    return table
+
+
+def _units(path: Path, metadata: dict[bytes, bytes], fallback: Units | None) -> Units:
+    stated = metadata.get(b"segue.units", b"").decode() or fallback
+    for units in get_args(Units):
+        if stated == units:
+            found: Units = units
+            return found
+    raise SongError(
+        f"{path}: expected the metadata 'segue.units' to say raw or standardised, found {stated!r}. "
+        "`segue songs TABLE OUT --units raw` writes it."
+    )
+
+
+def _segments(chunk: pa.Array) -> tuple[Floats, Ints]:
+    """Return the segments of a chunk of songs, (n, 25), and where each song starts and ends in them, (n_songs + 1,)."""
+    if chunk.type.equals(FLAT_WINDOW):
+        flat = chunk.flatten().to_numpy()
+        return flat.reshape(-1, N_FEATURES), np.arange(len(chunk) + 1) * WINDOW
+    flat = chunk.values.values.to_numpy()
+    return flat.reshape(-1, N_FEATURES), chunk.offsets.to_numpy().astype(np.int64)

@@ -1,0 +1,172 @@
+"""The training loop, one for teachers and students: Adam, one cycle of the learning rate, the best epoch kept."""
+
+import copy
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+from tqdm import tqdm
+
+from data.errors import ConfigError, RunError
+from data.metrics import accuracy, nll
+from data.song import WINDOW, Floats, Ints, stack_windows
+from data.table import SongTable
+
+log = logging.getLogger(__name__)
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+WINDOWS_AT_A_TIME = 512
+
+
+class Network(Protocol):
+    """What the loop trains: an `nn.Module` from raw windows to logits that says in which parts it learns from a song."""
+
+    def __call__(self, segments: Tensor) -> Tensor:
+        """Return logits (n, n_classes) for windows (n, 120, 25)."""
+
+    def parts(self, segments: Tensor) -> Iterator[Tensor]:
+        """Yield logits (n, n_classes), one training step each."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How a network is trained."""
+
+    epochs: int = 20  # Passes over the training songs.
+    batch_songs: int = 256  # Songs in one batch.
+    learning_rate: float = 4e-3  # Peak of the one cycle it rises and falls in (Smith and Topin 2018).
+    weight_decay: float = 1e-4  # L2, decoupled from the gradient as in AdamW.
+    clip_norm: float = 1.0  # Gradients longer than this are shortened to it.
+    seed: int = 0  # Initial weights, order of songs, dropout.
+
+    def __post_init__(self) -> None:
+        """Refuse settings under which nothing is learnt."""
+        if self.epochs < 1 or self.batch_songs < 2 or not self.learning_rate > 0 or not self.clip_norm > 0:
+            raise ConfigError(
+                f"expected epochs >= 1, batch_songs >= 2, learning_rate > 0 and clip_norm > 0; found {self}"
+            )
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training songs came to."""
+
+    epoch: int
+    train_loss: float
+    validation_accuracy: float
+    validation_nll: float
+    songs_per_s: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A training run: every epoch, which was best, and what the network said of the validation songs then."""
+
+    epochs: list[Epoch]
+    best: Epoch
+    validation_logits: Floats  # (n_validation, n_classes)
+
+
+def fit(
+    network: nn.Module,
+    songs: SongTable,
+    *,
+    rows: Ints,
+    targets: Tensor,
+    loss: Loss,
+    validation_rows: Ints,
+    config: LoopConfig,
+    name: str,
+) -> Fit:
+    """Train `network` in place, leave it with the weights of the epoch of best validation accuracy, and tell how it went.
+
+    Args:
+        network: a `Network`.
+        songs: the table that the rows count in.
+        rows: (n,) training songs.
+        targets: (n, ...) what `loss` compares the logits with: labels, or a teacher's logits.
+        loss: a function of logits (batch, n_classes) and targets (batch, ...) that returns one number.
+        validation_rows: songs that pick the best epoch, by accuracy and then by nll.
+        config: the training settings.
+        name: what the progress bar calls this run.
+
+    Raises:
+        RunError: the loss is no longer a number.
+    """
+    torch.manual_seed(config.seed)
+    order = np.random.default_rng(config.seed)
+    batches = math.ceil(len(rows) / config.batch_songs)
+    parts = sum(1 for _ in network.eval().parts(torch.zeros(1, WINDOW, 25)))  # type: ignore[operator]
+    optimiser = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    schedule = OneCycleLR(optimiser, config.learning_rate, total_steps=config.epochs * batches * parts)
+    labels = songs.labels[validation_rows]
+    epochs: list[Epoch] = []
+    best: tuple[Epoch, dict[str, Tensor], Floats] | None = None
+    progress = tqdm(total=config.epochs * len(rows), desc=name, unit=" songs", disable=None, file=sys.stderr)
+    for epoch in range(1, config.epochs + 1):
+        started = time.perf_counter()
+        losses: list[float] = []
+        network.train()
+        for batch in np.array_split(order.permutation(len(rows)), batches):
+            segments = windows_of(songs, rows[batch])
+            wanted = targets[torch.from_numpy(batch)]
+            for logits in network.parts(segments):  # type: ignore[operator]
+                cost = loss(logits, wanted)
+                optimiser.zero_grad()
+                cost.backward()
+                nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+                optimiser.step()
+                schedule.step()
+                losses.append(cost.item())
+            if not math.isfinite(losses[-1]):
+                raise RunError(
+                    f"{name}: the loss became {losses[-1]} in epoch {epoch}, training step {len(losses)}. "
+                    f"Try a smaller --learning-rate than {config.learning_rate:g}."
+                )
+            progress.update(len(batch))
+        seconds = time.perf_counter() - started
+        validation = predict(network, songs, validation_rows)
+        now = Epoch(
+            epoch, float(np.mean(losses)), accuracy(validation, labels), nll(validation, labels), len(rows) / seconds
+        )
+        epochs.append(now)
+        progress.set_postfix(loss=f"{now.train_loss:.3f}", accuracy=f"{now.validation_accuracy:.3f}")
+        if best is None or _better(now, best[0]):
+            best = now, copy.deepcopy(network.state_dict()), validation
+    progress.close()
+    assert best is not None
+    network.load_state_dict(best[1])
+    network.eval()
+    log.info(
+        "%s: validation accuracy %.3f in epoch %d of %d", name, best[0].validation_accuracy, best[0].epoch, len(epochs)
+    )
+    return Fit(epochs, best[0], best[2])
+
+
+def predict(network: nn.Module, songs: SongTable, rows: Ints) -> Floats:
+    """Return the logits (n, n_classes) of the central windows of the given songs, in eval mode."""
+    network.eval()
+    with torch.inference_mode():
+        parts = [
+            network(windows_of(songs, rows[start : start + WINDOWS_AT_A_TIME])).numpy()
+            for start in range(0, len(rows), WINDOWS_AT_A_TIME)
+        ]
+    return np.concatenate(parts)
+
+
+def windows_of(songs: SongTable, rows: Ints) -> Tensor:
+    """Return the central windows of the given songs, (n, 120, 25), raw."""
+    return torch.from_numpy(stack_windows(songs.songs(rows))[0])
+
+
+def _better(epoch: Epoch, other: Epoch) -> bool:
+    return (epoch.validation_accuracy, -epoch.validation_nll) > (other.validation_accuracy, -other.validation_nll)
