@@ -24,7 +24,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; when the block ends well, it takes the place of the folder `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft_of(path)
+    draft, replaced = _draft_of(path), path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
@@ -32,12 +32,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for file in draft.rglob("*"):
             if file.is_file():
                 _sync(file)
-        replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
         with suppress(FileNotFoundError):
             os.rename(path, replaced)
         os.rename(draft, path)
-        shutil.rmtree(replaced, ignore_errors=True)
     finally:
+        if replaced.exists() and not path.exists():  # Stopped between the two renames.
+            os.rename(replaced, path)
+        shutil.rmtree(replaced, ignore_errors=True)
         shutil.rmtree(draft, ignore_errors=True)
 
 

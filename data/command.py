@@ -1,7 +1,7 @@
 """How every verb runs: options from its signature, result to stdout, the rest to stderr, and an exit code.
 
-A verb is a function with annotated arguments. It returns a frozen dataclass whose `__str__` is the answer for people and
-whose fields are the answer for programs (`--json`: exactly one JSON document).
+A verb is a function with annotated arguments. It returns a frozen dataclass whose `__str__` is the answer for people
+and whose fields are the answer for programs (`--json`: exactly one JSON document).
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None
         print(f"segue {name}: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print(f"segue {name}: stopped; nothing was written", file=sys.stderr)
+        print(f"segue {name}: stopped; what was finished is kept, nothing is half written", file=sys.stderr)
         return INTERRUPTED
     print(to_json(result) if as_json else result)
     return DONE

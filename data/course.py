@@ -1,11 +1,12 @@
 """Source: the course's fixed-length `.npz` files, 120 segments a song.
 
 Arrays `inputs` (n, 3000) or (n, 120, 25) in float16 or float32, `targets` (n,) integer, -1 = no label, and `label_map`
-(n_classes,) the class names. Where they exist, `track_ids` names the songs and `group` (or `artist_id`) the artists. Every
-other array of n numbers or names is a field that `where` can select by. Read without pickle.
+(n_classes,) the class names. Where they exist, `track_ids` names the songs and `group` (or `artist_id`) the artists.
+Every other array of n numbers or names is a field that `where` can select by. Read without pickle.
 """
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,19 +30,23 @@ class CourseFile:
         arrays = _load(path)
         self._inputs = _inputs(path, arrays)
         n = len(self._inputs)
-        self.classes = tuple(str(name) for name in arrays.get("label_map", ()))
+        label_map = arrays.get("label_map", np.zeros(0, dtype=str))
+        if label_map.ndim != 1:
+            raise LabelError(f"{path}: expected label_map of shape (n_classes,), found {label_map.shape}")
+        self.classes = tuple(_text(label_map))
         targets = arrays.get("targets", np.full(n, -1))
         if targets.shape != (n,):
             raise SongError(f"{path}: expected one target for each of the {n} songs, found shape {targets.shape}")
+        if targets.dtype.kind not in "iu":
+            raise LabelError(f"{path}: expected integer targets, found {targets.dtype}")
         if targets.max(initial=-1) >= len(self.classes):
             raise LabelError(
                 f"{path}: expected targets below {len(self.classes)}, the length of label_map; found {targets.max()}"
             )
         self._labels = [self.classes[target] if target >= 0 else None for target in targets.astype(int)]
-        ids = arrays.get("track_ids", np.array([f"{path.stem}-{row:06d}" for row in range(n)]))
-        self._song_ids = [str(one) for one in ids]
-        groups = arrays.get("group", arrays.get("artist_id"))
-        self._groups = [None] * n if groups is None else [str(one) for one in groups]
+        self._song_ids = _names(path, arrays, "track_ids", n) or [f"{path.stem}-{row:06d}" for row in range(n)]
+        groups = _names(path, arrays, "group", n) or _names(path, arrays, "artist_id", n)
+        self._groups: list[str | None] = [*groups] if groups else [None] * n
         self._rows = _select(path, arrays, n, where or {})
         self.units: Units = units or self._recognise_units()
 
@@ -80,7 +85,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
                 "Save the arrays with plain numeric or string types."
             ) from None
         raise SongError(f"{path}: expected an .npz file, found one that numpy cannot read: {error}") from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise SongError(f"{path}: expected an .npz file, found one that cannot be read: {error}") from None
 
 
@@ -95,11 +100,26 @@ def _inputs(path: Path, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     return inputs.reshape(-1, WINDOW, N_FEATURES)
 
 
+def _names(path: Path, arrays: Mapping[str, NDArray[Any]], field: str, n: int) -> list[str]:
+    """Return what `field` calls each of the n songs; empty where the file has no such field."""
+    names = arrays.get(field)
+    if names is None:
+        return []
+    if names.shape != (n,):
+        raise SongError(f"{path}: expected {field!r} for each of the {n} songs, found shape {names.shape}")
+    return _text(names)
+
+
+def _text(array: NDArray[Any]) -> list[str]:
+    return [one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in array]
+
+
 def _select(path: Path, arrays: Mapping[str, NDArray[Any]], n: int, where: Mapping[str, Sequence[str]]) -> list[int]:
     fields = {name: array for name, array in arrays.items() if array.shape == (n,)}
     keep = np.ones(n, dtype=bool)
     for name, values in where.items():
         if name not in fields:
             raise ConfigError(f"{path}: no field {name!r} to select by; it has {', '.join(fields) or 'none'}")
-        keep &= np.isin(np.char.lower(fields[name].astype(str)), [value.lower() for value in values])
+        wanted = {value.lower() for value in values}
+        keep &= np.array([text.lower() in wanted for text in _text(fields[name])], dtype=bool)
     return [int(row) for row in np.flatnonzero(keep)]

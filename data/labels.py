@@ -21,7 +21,7 @@ def read_labels(path: Path) -> dict[str, str]:
             track_id, *genres = line.rstrip("\r\n").split("\t")
             if not track_id or not genres or not genres[0]:
                 raise LabelError(
-                    f"{path}, line {number}: expected track id, tab, genre[, tab, second genre]; found {line.rstrip()!r}"
+                    f"{path}, line {number}: expected track id, tab, genre[, tab, genre]; found {line.rstrip()!r}"
                 )
             labels[track_id] = genres[0]
     if not labels:

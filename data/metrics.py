@@ -1,18 +1,29 @@
 """What the numbers mean: probabilities, the cross-entropy of an answer, accuracy, nll, ece, agreement.
 
-Training, calibration, service, scorer and benchmarks all call these, so that they can be compared.
+Training, calibration, service, scorer and benchmarks all call these, so that their figures can be compared.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.song import Floats, Ints
 
+Probs = NDArray[np.float64]
+TINY = 1e-300  # Keeps the logarithm of a probability of zero finite.
 
-def log_softmax(logits: Floats) -> NDArray[np.float64]:
+
+def log_softmax(logits: NDArray[Any]) -> Probs:
     """Return the logarithms of the probabilities of `logits` (n, n_classes), in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    result: Probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
+
+
+def softmax(logits: NDArray[Any], temperature: float = 1.0) -> Probs:
+    """Return the probabilities of logits / temperature, (n, n_classes), in float64."""
+    result: Probs = np.exp(log_softmax(logits / temperature))
     return result
 
 
@@ -29,44 +40,36 @@ def mean_over_windows(logits: Floats, counts: Ints) -> Floats:
     return mean
 
 
-def cross_entropy_nats(logits: Floats, temperature: float) -> NDArray[np.float64]:
-    """Return `-log(max probs)` of each row, (n,), in nats, with probs = softmax(logits / temperature).
+def cross_entropy_nats(probs: Probs) -> Probs:
+    """Return `-log(max probs)` of each row of (n, n_classes), (n,), in nats.
 
-    The cross-entropy of the model's distribution against its own decision: 0 = certain, log(n_classes) = clueless. It needs
-    no label, so it can be read at serving time. A NaN stays a NaN, which no threshold accepts.
+    The cross-entropy of the model's distribution against its own decision: 0 = certain, log(n_classes) = clueless. It
+    needs no label, so it can be read at serving time. A NaN stays a NaN, which no threshold accepts.
     """
-    certainty: NDArray[np.float64] = log_softmax(logits / np.float32(temperature)).max(axis=1)
-    return 0.0 - certainty
+    certainty: Probs = probs.max(axis=1)
+    return np.abs(np.log(certainty))
 
 
-def probabilities(logits: Floats, temperature: float) -> NDArray[np.float64]:
-    """Return softmax(logits / temperature), (n, n_classes)."""
-    result: NDArray[np.float64] = np.exp(log_softmax(logits / np.float32(temperature)))
-    return result
+def accuracy(scores: NDArray[Any], labels: Ints) -> float:
+    """Return the share of rows of (n, n_classes), logits or probs, whose largest entry is at the label."""
+    return float((scores.argmax(axis=1) == labels).mean())
 
 
-def accuracy(logits: Floats, labels: Ints) -> float:
-    """Return the share of rows whose largest logit is at the label."""
-    return float((logits.argmax(axis=1) == labels).mean())
+def agreement(scores: NDArray[Any], other_scores: NDArray[Any]) -> float:
+    """Return the share of rows on which two models, by logits or probs (n, n_classes), pick the same class."""
+    return float((scores.argmax(axis=1) == other_scores.argmax(axis=1)).mean())
 
 
-def agreement(logits: Floats, other_logits: Floats) -> float:
-    """Return the share of rows on which two models pick the same class."""
-    return float((logits.argmax(axis=1) == other_logits.argmax(axis=1)).mean())
+def nll(probs: Probs, labels: Ints) -> float:
+    """Return the mean negative log-likelihood of the labels under probs (n, n_classes), in nats."""
+    return float(-np.log(np.maximum(probs[np.arange(len(labels)), labels], TINY)).mean())
 
 
-def nll(logits: Floats, labels: Ints, temperature: float = 1.0) -> float:
-    """Return the mean negative log-likelihood of the labels, in nats."""
-    log_probs = log_softmax(logits / np.float32(temperature))
-    return float(-log_probs[np.arange(len(labels)), labels].mean())
-
-
-def ece(logits: Floats, labels: Ints, temperature: float = 1.0, bins: int = 15) -> float:
+def ece(probs: Probs, labels: Ints, bins: int = 15) -> float:
     """Return the expected calibration error: |confidence - accuracy|, averaged over equal-width bins of confidence.
 
     Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017.
     """
-    probs = probabilities(logits, temperature)
     confidence = probs.max(axis=1)
     right = probs.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)

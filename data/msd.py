@@ -1,7 +1,7 @@
 """Source: Million Song Dataset tracks, one HDF5 file a track, alone or in a folder tree.
 
-From `/analysis`: `segments_timbre` (T, 12), `segments_pitches` (T, 12), `segments_loudness_start` (T,); the track id from
-`/analysis/songs`, the artist from `/metadata/songs` (Bertin-Mahieux et al. 2011).
+From `/analysis`: `segments_timbre` (T, 12), `segments_pitches` (T, 12), `segments_loudness_start` (T,); the track id
+from `/analysis/songs`, the artist from `/metadata/songs` (Bertin-Mahieux et al. 2011).
 """
 
 from collections.abc import Iterator

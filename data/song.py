@@ -32,7 +32,7 @@ FEATURE_NAMES = (
 
 
 def check_segments(segments: Any, song_id: str, units: Units = "raw") -> Floats:
-    """Return `segments` as float32 of shape (T, 25), or raise a `SongError` that says what is wrong with song `song_id`.
+    """Return `segments` as float32 (T, 25), or raise a `SongError` that says what is wrong with song `song_id`.
 
     The one validation of songs: shape, type, finiteness, and, for raw units, the ranges of chroma and loudness.
     Anything numpy can turn into a numeric array is welcome; text, booleans, nulls and ragged lists are not.
@@ -41,7 +41,9 @@ def check_segments(segments: Any, song_id: str, units: Units = "raw") -> Floats:
     try:
         given = np.asarray(segments)
     except ValueError:
-        raise SongError(f"{what}: expected segments of {N_FEATURES} numbers each, found rows of unequal length") from None
+        raise SongError(
+            f"{what}: expected segments of {N_FEATURES} numbers each, found rows of unequal length"
+        ) from None
     if given.size == 0:
         raise SongError(f"{what}: expected at least one segment, found none")
     if given.dtype.kind not in "fiu":
@@ -60,7 +62,7 @@ def check_segments(segments: Any, song_id: str, units: Units = "raw") -> Floats:
 
 
 def first_fault(values: Floats, units: Units) -> tuple[int, str] | None:
-    """Return the row of the first segment of (n, 25) that breaks the contract, with the reason; None when all are sound."""
+    """Return the row of the first segment of (n, 25) that breaks the contract, and why; None when all are sound."""
     finite = np.isfinite(values)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
@@ -102,7 +104,7 @@ def windows(segments: Floats, k: int = 1) -> Floats:
 
 
 def stack_windows(songs: Sequence[Floats], k: int = 1) -> tuple[Floats, Ints]:
-    """Return the windows of all `songs`, one after the other, (n_windows, 120, 25), and how many each song has, (n_songs,)."""
+    """Return the windows of all `songs`, (n_windows, 120, 25), and how many each song has, (n_songs,)."""
     if k == 1 and all(len(song) == WINDOW for song in songs):
         return np.stack(songs), np.ones(len(songs), dtype=np.int64)
     parts = [windows(song, k) for song in songs]

@@ -1,8 +1,8 @@
 """Turn any source of songs into the canonical song table.
 
-Sources are recognised by their content: the course's fixed-length `.npz` files, Million Song Dataset tracks (an HDF5 file
-or a folder tree of them), and song tables in Arrow or Parquet. The last path is the table to write: Parquet if it ends in
-`.parquet`, else Arrow. Songs stream through; one that cannot be read is named, counted and left out.
+Sources are recognised by their content: the course's fixed-length `.npz` files, Million Song Dataset tracks (an HDF5
+file or a folder tree of them), and song tables in Arrow or Parquet. The last path is the table to write: Parquet if it
+ends in `.parquet`, else Arrow. Songs stream through; one that cannot be read is named, counted and left out.
 
 Examples:
     segue songs msd_songs.npz artifacts/songs.arrow
@@ -25,7 +25,7 @@ from data.course import CourseFile
 from data.errors import ConfigError, LabelError, SongError
 from data.labels import read_labels
 from data.msd import MsdTracks
-from data.song import N_FEATURES, WINDOW, Units, first_fault
+from data.song import WINDOW, Units, first_fault
 from data.source import BATCH_SONGS, Skipped, Source
 from data.table import NO_LABEL, SongBatch, SongTable, write_table
 
@@ -76,7 +76,11 @@ class TableSource:
         self.units: Units = self._table.units
         self.classes = self._table.classes
         names = [self.classes[label] if label != NO_LABEL else None for label in self._table.labels]
-        fields = {"song_id": self._table.song_ids, "label": names, "group": self._table.groups}
+        fields: dict[str, Sequence[str | None]] = {
+            "song_id": self._table.song_ids,
+            "label": names,
+            "group": self._table.groups,
+        }
         unknown = set(where or {}) - set(fields)
         if unknown:
             raise ConfigError(f"{path}: no field {', '.join(unknown)} to select by; it has {', '.join(fields)}")

@@ -28,7 +28,7 @@ class Shares:
     def __post_init__(self) -> None:
         """Refuse shares that leave nothing to train on."""
         shares = (self.validation, self.calibration, self.test)
-        if min(shares) < 0 or sum(shares) > 0.9:
+        if not (min(shares) >= 0 and round(sum(shares), 9) <= 0.9):
             raise ConfigError(f"expected shares of at least 0 that leave at least 0.1 to train on; found {self}")
 
 
@@ -78,6 +78,10 @@ def deal(songs: SongTable, rows: Ints, hands: int, seed: int) -> Ints:
             f"{songs.path}: expected a class of at least {hands} songs to split into {hands}, found {most} at most"
         )
     groups = _group_numbers([songs.groups[row] for row in rows])
+    if groups is not None and groups.max() + 1 < hands:
+        raise LabelError(
+            f"{songs.path}: expected at least {hands} groups (artists) to split into {hands}, found {groups.max() + 1}"
+        )
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     dealer = kind(n_splits=hands, shuffle=True, random_state=seed)
     hand_of = np.empty(len(rows), dtype=np.int64)
@@ -89,7 +93,7 @@ def deal(songs: SongTable, rows: Ints, hands: int, seed: int) -> Ints:
 
 
 def _group_numbers(groups: Sequence[str | None]) -> Ints | None:
-    """Return a number for each song, the same for the same group; songs without one stand alone. None: no groups at all."""
+    """Return a number a song, the same for the same group; a song without one stands alone. None: no groups at all."""
     if all(group is None for group in groups):
         return None
     alone = [f"\0{row}" if group is None else group for row, group in enumerate(groups)]

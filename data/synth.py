@@ -1,9 +1,9 @@
 """Make synthetic songs: seeded, in MSD units and ranges, with something to learn in their averages and in their order.
 
-All genres share a set of sound states. A genre is a weighting over them, with habits of its own of moving from one to the
-next. On top of that come segments that stray to any state, an offset a song (production, level), a transposition of the
-chroma, and wrong labels. The genres are the same for every seed, so that two tables with different seeds are two samples
-of one world: train on one, test on the other.
+All genres share a set of sound states. A genre is a weighting over them, with habits of its own of moving from one to
+the next. On top of that come segments that stray to any state, an offset a song (production, level), a transposition of
+the chroma, and wrong labels. The genres are the same for every seed, so that two tables with different seeds are two
+samples of one world: train on one, test on the other.
 
 Examples:
     segue synth artifacts/songs.arrow --songs 8000
@@ -26,7 +26,8 @@ from data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, TIMBRE, W
 from data.source import BATCH_SONGS
 from data.table import SongBatch, write_table
 
-# Mean and standard deviation of the 12 timbre coefficients and of the loudness over 1,894 tracks of the Million Song Dataset.
+# Mean and standard deviation of the 12 timbre coefficients and of the loudness over 1,894 tracks of the Million Song
+# Dataset.
 TIMBRE_MEAN = (45.8, 11.5, 11.4, -2.8, -8.7, -10.1, -3.0, -2.3, 4.6, 2.0, -1.0, 2.3)
 TIMBRE_SD = (6.5, 60.4, 47.2, 36.6, 34.7, 29.7, 26.4, 23.0, 21.3, 18.7, 16.6, 18.0)
 LOUDNESS_MEAN_DB, LOUDNESS_SD_DB = -17.8, 7.8
@@ -168,7 +169,7 @@ def synth(
     classes: int = 10,
     seed: int = 0,
     genre_seed: int = 0,
-    difficulty: Difficulty = Difficulty(),  # noqa: B008 - frozen
+    difficulty: Difficulty = Difficulty(),
 ) -> Synthesis:
     """Make synthetic songs.
 

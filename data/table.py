@@ -1,8 +1,9 @@
 """The canonical song table: Arrow IPC, memory-mapped (the fast path), or Parquet.
 
-Columns: `song_id: string`, `segments: list<fixed_size_list<float32, 25>>`, `label: string`, `group: string` (the artist);
-the last two may be missing or null. A table of windows may store `segments: fixed_size_list<float32, 3000>` instead.
-The schema's metadata says the units (`raw` or `standardised`) and, where the source had one, the order of the classes.
+Columns: `song_id: string`, `segments: list<fixed_size_list<float32, 25>>`, `label: string`, `group: string` (the
+artist); the last two may be missing or null. A table of windows may store `segments: fixed_size_list<float32, 3000>`
+instead. The schema's metadata says the units (`raw` or `standardised`) and, where the source had one, the order of the
+classes.
 """
 
 import hashlib
@@ -65,6 +66,7 @@ class SongWriter:
     """Appends batches of songs to a table; see `write_table`."""
 
     def __init__(self, sink: Any, schema: pa.Schema) -> None:
+        """Write to `sink`, an Arrow or Parquet writer of that schema."""
         self._sink = sink
         self._schema = schema
 
@@ -125,7 +127,9 @@ class SongTable:
         listed = json.loads(metadata.get(b"segue.classes", b"[]"))
         self.classes: tuple[str, ...] = tuple(listed or sorted({name for name in names if name is not None}))
         self.labels = self._indices(names)
-        self._flats, self._offsets = zip(*map(_segments, table["segments"].chunks), strict=True) if table else ((), ())
+        chunks = [_segments(chunk) for chunk in table["segments"].chunks]
+        self._flats = [flat for flat, _ in chunks]
+        self._offsets = [offsets for _, offsets in chunks]
         self._first_rows = np.cumsum([0] + [len(offsets) - 1 for offsets in self._offsets])
 
     def __len__(self) -> int:
@@ -134,7 +138,7 @@ class SongTable:
     @property
     def lengths(self) -> Ints:
         """The number of segments of each song, (n_songs,)."""
-        return np.concatenate([np.diff(offsets) for offsets in self._offsets] or [np.zeros(0, np.int64)])
+        return np.concatenate([np.zeros(0, np.int64), *map(np.diff, self._offsets)])
 
     def segments(self, row: int) -> Floats:
         """Return the segments of one song, (T, 25), a view of the file."""
@@ -216,9 +220,25 @@ def _read(path: Path) -> pa.Table:
         if not any(table[name].type.equals(one) for one in types):
             expected = " or ".join(map(str, types))
             raise SongError(f"{path}, column {name!r}: expected type {expected}, found {table[name].type}")
-        if table[name].null_count:
-            raise SongError(f"{path}, column {name!r}: expected no nulls, found {table[name].null_count}")
+        nulls = sum(map(_nulls, table[name].chunks))
+        if nulls:
+            raise SongError(f"{path}, column {name!r}: expected no nulls, found {nulls}")
+    for name in {"label", "group"} & set(table.column_names):
+        if not _is_text(table[name].type):
+            raise SongError(f"{path}, column {name!r}: expected type string, found {table[name].type}")
     return table
+
+
+def _nulls(array: pa.Array) -> int:
+    """Return how many nulls there are at the outermost level of nested lists that has any."""
+    return array.null_count or (_nulls(array.values) if pa.types.is_nested(array.type) else 0)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type reads as strings, nulls allowed."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
 
 
 def _units(path: Path, metadata: dict[bytes, bytes], fallback: Units | None) -> Units:

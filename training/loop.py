@@ -5,9 +5,8 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,24 +16,15 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from data.errors import ConfigError, RunError
-from data.metrics import accuracy, nll
-from data.song import WINDOW, Floats, Ints, stack_windows
+from data.metrics import accuracy, nll, softmax
+from data.song import Floats, Ints, stack_windows
 from data.table import SongTable
+from training.networks import Network
 
 log = logging.getLogger(__name__)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 WINDOWS_AT_A_TIME = 512
-
-
-class Network(Protocol):
-    """What the loop trains: an `nn.Module` from raw windows to logits that says in which parts it learns from a song."""
-
-    def __call__(self, segments: Tensor) -> Tensor:
-        """Return logits (n, n_classes) for windows (n, 120, 25)."""
-
-    def parts(self, segments: Tensor) -> Iterator[Tensor]:
-        """Yield logits (n, n_classes), one training step each."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ class Fit:
 
 
 def fit(
-    network: nn.Module,
+    network: Network,
     songs: SongTable,
     *,
     rows: Ints,
@@ -87,10 +77,10 @@ def fit(
     config: LoopConfig,
     name: str,
 ) -> Fit:
-    """Train `network` in place, leave it with the weights of the epoch of best validation accuracy, and tell how it went.
+    """Train `network` in place, leave it with the weights of the best epoch, and tell how it went.
 
     Args:
-        network: a `Network`.
+        network: a teacher or a student.
         songs: the table that the rows count in.
         rows: (n,) training songs.
         targets: (n, ...) what `loss` compares the logits with: labels, or a teacher's logits.
@@ -105,7 +95,7 @@ def fit(
     torch.manual_seed(config.seed)
     order = np.random.default_rng(config.seed)
     batches = math.ceil(len(rows) / config.batch_songs)
-    parts = sum(1 for _ in network.eval().parts(torch.zeros(1, WINDOW, 25)))  # type: ignore[operator]
+    parts = len(list(network.eval().parts(windows_of(songs, rows[:1]))))
     optimiser = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     schedule = OneCycleLR(optimiser, config.learning_rate, total_steps=config.epochs * batches * parts)
     labels = songs.labels[validation_rows]
@@ -119,10 +109,10 @@ def fit(
         for batch in np.array_split(order.permutation(len(rows)), batches):
             segments = windows_of(songs, rows[batch])
             wanted = targets[torch.from_numpy(batch)]
-            for logits in network.parts(segments):  # type: ignore[operator]
+            for logits in network.parts(segments):
                 cost = loss(logits, wanted)
                 optimiser.zero_grad()
-                cost.backward()
+                torch.autograd.backward(cost)
                 nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
                 optimiser.step()
                 schedule.step()
@@ -136,7 +126,11 @@ def fit(
         seconds = time.perf_counter() - started
         validation = predict(network, songs, validation_rows)
         now = Epoch(
-            epoch, float(np.mean(losses)), accuracy(validation, labels), nll(validation, labels), len(rows) / seconds
+            epoch,
+            float(np.mean(losses)),
+            accuracy(validation, labels),
+            nll(softmax(validation), labels),
+            len(rows) / seconds,
         )
         epochs.append(now)
         progress.set_postfix(loss=f"{now.train_loss:.3f}", accuracy=f"{now.validation_accuracy:.3f}")
@@ -152,7 +146,7 @@ def fit(
     return Fit(epochs, best[0], best[2])
 
 
-def predict(network: nn.Module, songs: SongTable, rows: Ints) -> Floats:
+def predict(network: Network, songs: SongTable, rows: Ints) -> Floats:
     """Return the logits (n, n_classes) of the central windows of the given songs, in eval mode."""
     network.eval()
     with torch.inference_mode():

@@ -1,17 +1,17 @@
 """Run folders: what training leaves and export reads.
 
-    run.json            what was trained, on what, and how well it went
-    splits.json         ids of the train, validation, calibration and test songs
-    model.safetensors   the weights
-    held_out.safetensors  teacher runs with folds: the logits of every training song by a teacher that never saw it
-    teacher/            student runs: the teacher's run, so that one folder is all that export needs
+run.json            what was trained, on what, and how well it went
+splits.json         ids of the train, validation, calibration and test songs
+model.safetensors   the weights
+held_out.safetensors  teacher runs with folds: the logits of every training song by a teacher that never saw it
+teacher/            student runs: the teacher's run, so that one folder is all that export needs
 """
 
 import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -20,7 +20,6 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
-from torch import nn
 
 from data.errors import ConfigError, RunError
 from data.provenance import Provenance, provenance
@@ -28,15 +27,8 @@ from data.song import Floats, Units
 from data.splits import Splits
 from data.table import SongTable
 from training.loop import Epoch, Fit, LoopConfig
+from training.networks import CONFIGS, Config, Kind, Network, build
 from training.standardise import Standardise
-from training.student import Student, StudentConfig
-from training.teacher import Teacher, TeacherConfig
-
-Kind = Literal["teacher", "student"]
-NETWORKS: dict[Kind, tuple[type[Any], type[Any]]] = {
-    "teacher": (TeacherConfig, Teacher),
-    "student": (StudentConfig, Student),
-}
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ class Run:
 
 def describe(
     kind: Kind,
-    config: TeacherConfig | StudentConfig,
+    config: Config,
     loop: LoopConfig,
     songs: SongTable,
     splits: Splits,
@@ -83,13 +75,7 @@ def describe(
     )
 
 
-def build(kind: Kind, config: TeacherConfig | StudentConfig, n_classes: int, standardise: Standardise) -> nn.Module:
-    """Return the untrained network of a config."""
-    network: nn.Module = NETWORKS[kind][1](config, n_classes=n_classes, standardise=standardise)
-    return network
-
-
-def save_run(folder: Path, run: Run, network: nn.Module, songs: SongTable, splits: Splits) -> None:
+def save_run(folder: Path, run: Run, network: Network, songs: SongTable, splits: Splits) -> None:
     """Write the files every run has into `folder`."""
     (folder / "run.json").write_text(json.dumps(dataclasses.asdict(run), indent=2))
     ids = {name: [songs.song_ids[row] for row in rows] for name, rows in vars(splits).items()}
@@ -102,7 +88,7 @@ def save_held_out(folder: Path, logits: Floats) -> None:
     save_arrays({"logits": logits}, folder / "held_out.safetensors")
 
 
-def load_run(folder: Path, kind: Kind) -> tuple[Run, nn.Module]:
+def load_run(folder: Path, kind: Kind) -> tuple[Run, Network]:
     """Return the record and the trained network, in eval mode, of a run folder of the given kind."""
     if not folder.is_dir():
         raise RunError(f"{folder}: expected a {kind} run, found no such folder. `segue train-{kind}` makes one.")
@@ -115,7 +101,7 @@ def load_run(folder: Path, kind: Kind) -> tuple[Run, nn.Module]:
     if run.kind != kind:
         raise RunError(f"{folder}: expected a {kind} run, found a {run.kind} run")
     try:
-        network = build(kind, NETWORKS[kind][0](**run.network), len(run.classes), Standardise())
+        network = build(CONFIGS[kind](**run.network), len(run.classes), Standardise())
         network.load_state_dict(load_tensors(folder / "model.safetensors"))
     except (OSError, SafetensorError, RuntimeError, TypeError, ConfigError) as error:
         raise RunError(f"{folder}: the weights cannot be read or do not fit run.json: {error}") from None
@@ -127,7 +113,7 @@ def load_held_out(folder: Path) -> Floats:
     file = folder / "held_out.safetensors"
     if not file.is_file():
         raise RunError(
-            f"{folder}: expected held-out logits of fold teachers, found none. Train the teacher with --folds 2 or more."
+            f"{folder}: expected held-out logits of fold teachers, found none. Train the teacher with --folds 2."
         )
     try:
         logits: Floats = load_arrays(file)["logits"]

@@ -33,15 +33,17 @@ class Standardise(nn.Module):
         made = cls()
         if songs.units == "standardised":
             return made
+        # Counted from a value of the feature itself: far from zero, sums of squares would swallow a small deviation.
+        origin = songs.songs(rows[:1])[0][0].astype(np.float64)
         count, total, squares = 0, np.zeros(N_FEATURES), np.zeros(N_FEATURES)
         for start in range(0, len(rows), ROWS_AT_A_TIME):
-            values = np.concatenate(songs.songs(rows[start : start + ROWS_AT_A_TIME])).astype(np.float64)
+            values = np.concatenate(songs.songs(rows[start : start + ROWS_AT_A_TIME])).astype(np.float64) - origin
             count += len(values)
             total += values.sum(axis=0)
             squares += np.square(values).sum(axis=0)
         mean = total / count
         deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
-        made.mean.copy_(torch.from_numpy(mean))
+        made.mean.copy_(torch.from_numpy(origin + mean))
         # A feature that never changes tells nothing; dividing it by 1 leaves it at 0.
         made.deviation.copy_(torch.from_numpy(np.where(deviation > 1e-6, deviation, 1.0)))
         return made

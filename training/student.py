@@ -1,7 +1,7 @@
 """The student: one hidden layer, on the whole window (flat) or on its summary statistics (pooled).
 
-Flat: 3000 numbers -> hidden -> classes, the original of the study. Pooled: mean, standard deviation, mean |difference| from
-one segment to the next, and covariances of the 25 features over the window -> hidden -> classes.
+Flat: 3000 numbers -> hidden -> classes, the original of the study. Pooled: mean, standard deviation, mean |difference|
+from one segment to the next, and covariances of the 25 features over the window -> hidden -> classes.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """How flat student, pooled student and BN-RNN teacher fare on the synthetic songs, over the size of the training set.
 
-All three learn from labels alone, so that the curve tells about the songs and not about distillation. Writes the figures,
-and draws them.
+All three learn from labels alone, so that the curve tells about the songs and not about distillation. Writes the
+figures, and draws them.
 
 Example:
     python -m training.synthetic_curve docs/results/synthetic_songs.json docs/synthetic-songs.svg
@@ -27,7 +27,7 @@ from data.provenance import Provenance, provenance
 from data.synth import Difficulty, synth
 from data.table import SongTable
 from training.loop import LoopConfig, fit, predict
-from training.runs import Kind, build
+from training.networks import Config, build
 from training.standardise import Standardise
 from training.student import StudentConfig
 from training.teacher import TeacherConfig
@@ -35,11 +35,12 @@ from training.teacher import TeacherConfig
 log = logging.getLogger(__name__)
 
 STUDENT_LOOP = LoopConfig(epochs=15, learning_rate=2e-3)
-MODELS: dict[str, tuple[Kind, TeacherConfig | StudentConfig, LoopConfig]] = {
-    "pooled student": ("student", StudentConfig(look="pooled", hidden=512), STUDENT_LOOP),
-    "BN-RNN teacher": ("teacher", TeacherConfig(), LoopConfig(epochs=15)),
-    "flat student": ("student", StudentConfig(look="flat"), STUDENT_LOOP),
+MODELS: dict[str, tuple[Config, LoopConfig]] = {
+    "pooled student": (StudentConfig(look="pooled", hidden=512), STUDENT_LOOP),
+    "BN-RNN teacher": (TeacherConfig(), LoopConfig(epochs=15)),
+    "flat student": (StudentConfig(look="flat"), STUDENT_LOOP),
 }
+WORTH_A_CASCADE = 0.05
 COLOURS = {"pooled student": "#4c9f70", "BN-RNN teacher": "#3b5bdb", "flat student": "#e8590c"}
 
 
@@ -83,9 +84,9 @@ def synthetic_curve(
         songs, test = SongTable(songs_file), SongTable(test_file)
         for n in train_songs:
             rows, validation_rows = np.arange(n), np.arange(max(train_songs), len(songs))
-            for name, (kind, config, loop) in MODELS.items():
+            for name, (config, loop) in MODELS.items():
                 torch.manual_seed(loop.seed)
-                network = build(kind, config, len(songs.classes), Standardise.of(songs, rows))
+                network = build(config, len(songs.classes), Standardise.of(songs, rows))
                 fit(
                     network,
                     songs,
@@ -99,6 +100,7 @@ def synthetic_curve(
                 measured[name].append(accuracy(predict(network, test, np.arange(test_songs)), test.labels))
                 log.info("%s, %d songs: %.3f", name, n, measured[name][-1])
     curve = Curve(train_songs, test_songs, measured, Difficulty(), provenance())
+    picture.parent.mkdir(parents=True, exist_ok=True)
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(asdict(curve), indent=2) + "\n")
     draw(curve, picture)
@@ -112,14 +114,14 @@ def draw(curve: Curve, picture: Path) -> None:
     axes.axhline(ceiling, color="0.6", linestyle=":", linewidth=1)
     axes.annotate("best possible (label noise)", (curve.train_songs[0], ceiling), color="0.5", fontsize=9, va="bottom")
     for name, values in curve.accuracy.items():
-        axes.plot(curve.train_songs, values, marker="o", color=COLOURS[name])
-        axes.annotate(
-            name, (curve.train_songs[-1], values[-1]), (8, 0), textcoords="offset points",
-            color=COLOURS[name], va="center",
-        )  # fmt: skip
+        axes.plot(curve.train_songs, values, marker="o", color=COLOURS[name], label=name)
+    teacher, flat = curve.accuracy["BN-RNN teacher"], curve.accuracy["flat student"]
+    wide = [ahead - behind >= WORTH_A_CASCADE for ahead, behind in zip(teacher, flat, strict=True)]
+    axes.fill_between(curve.train_songs, flat, teacher, where=wide, color=COLOURS["BN-RNN teacher"], alpha=0.08,
+                      label="teacher ahead by 5 points or more")  # fmt: skip
+    axes.legend(frameon=False, loc="lower right")
     axes.set_xscale("log", base=2)
     axes.set_xticks(curve.train_songs, [f"{n:,}" for n in curve.train_songs])
-    axes.set_xlim(curve.train_songs[0] * 0.9, curve.train_songs[-1] * 2.1)
     axes.set_ylim(0, 1)
     axes.set_xlabel("training songs")
     axes.set_ylabel(f"accuracy on {curve.test_songs:,} unseen songs")

@@ -1,8 +1,9 @@
 """The teacher: a recurrent network with batch normalisation between the affine map and tanh.
 
-h_t = tanh(BN(W_x x_t + W_h h_{t-1})), with the same BN parameters and running statistics at every step, and an affine readout
-of the state to the classes. Batch normalisation is Ioffe and Szegedy, ICML 2015; putting it inside the recurrence with
-shared statistics is the study's. The bias of the affine map is left out: BN subtracts it, and its own beta takes its place.
+h_t = tanh(BN(W_x x_t + W_h h_{t-1})), with the same BN parameters and running statistics at every step, and an affine
+readout of the state to the classes. Batch normalisation is Ioffe and Szegedy, ICML 2015; putting it inside the
+recurrence with shared statistics is the study's. The bias of the affine map is left out: BN subtracts it, and its own
+beta takes its place.
 """
 
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ class Teacher(nn.Module):
         Truncated backpropagation through time: the caller may take a training step between two parts.
         """
         state = self._start(segments)
-        for part in segments.split(self.bptt_steps, dim=1):
+        for part in torch.split(segments, self.bptt_steps, dim=1):
             state = self._advance(part, state)
             yield self.readout(state)
             state = state.detach()

@@ -1,7 +1,7 @@
 """Distil the student: it learns the logits that teachers gave to songs they never saw.
 
-The loss is the mean squared error between the student's logits and the held-out logits of the teacher run (Ba and Caruana,
-NIPS 2014); the splits are the teacher's.
+The loss is the mean squared error between the student's logits and the held-out logits of the teacher run (Ba and
+Caruana, NIPS 2014); the splits are the teacher's.
 
 Example:
     segue train-student artifacts/songs.arrow --teacher artifacts/teacher --out artifacts/student
@@ -24,7 +24,8 @@ from data.errors import RunError
 from data.metrics import agreement
 from data.table import SongTable
 from training.loop import LoopConfig, fit, predict
-from training.runs import build, describe, load_held_out, load_run, load_splits, save_run
+from training.networks import build
+from training.runs import describe, load_held_out, load_run, load_splits, save_run
 from training.standardise import Standardise
 from training.student import StudentConfig
 
@@ -53,7 +54,7 @@ def train_student(
     songs: Positional[Path],
     teacher: Path,
     out: Path,
-    network: StudentConfig = StudentConfig(),  # noqa: B008 - frozen
+    network: StudentConfig = StudentConfig(),
     loop: LoopConfig = STUDENT_LOOP,
 ) -> TrainedStudent:
     """Distil the student.
@@ -76,7 +77,7 @@ def train_student(
             f"found {held_out.shape}"
         )
     torch.manual_seed(loop.seed)
-    student = build("student", network, len(table.classes), Standardise.of(table, splits.train))
+    student = build(network, len(table.classes), Standardise.of(table, splits.train))
     fitted = fit(
         student,
         table,

@@ -1,8 +1,8 @@
 """Train the teacher: a recurrent network with batch normalisation, by truncated backpropagation.
 
-The labelled songs are split into train, validation, calibration and test, artists never shared. With `--folds K`, K more
-teachers are trained, each on all but one fold of the training songs, and the logits of the songs each one never saw are kept:
-they are what the student learns from.
+The labelled songs are split into train, validation, calibration and test, artists never shared. With `--folds K`, K
+more teachers are trained, each on all but one fold of the training songs, and the logits of the songs each one never
+saw are kept: they are what the student learns from.
 
 Example:
     segue train-teacher artifacts/songs.arrow --out artifacts/teacher --folds 4
@@ -28,7 +28,8 @@ from data.song import Floats, Ints
 from data.splits import Shares, deal, split
 from data.table import SongTable
 from training.loop import Fit, LoopConfig, fit
-from training.runs import build, describe, save_held_out, save_run
+from training.networks import Network, build
+from training.runs import describe, save_held_out, save_run
 from training.standardise import Standardise
 from training.teacher import TeacherConfig
 
@@ -56,9 +57,9 @@ def train_teacher(
     songs: Positional[Path],
     out: Path,
     folds: int = 4,
-    network: TeacherConfig = TeacherConfig(),  # noqa: B008 - frozen
-    loop: LoopConfig = LoopConfig(),  # noqa: B008 - frozen
-    shares: Shares = Shares(),  # noqa: B008 - frozen
+    network: TeacherConfig = TeacherConfig(),
+    loop: LoopConfig = LoopConfig(),
+    shares: Shares = Shares(),
 ) -> TrainedTeacher:
     """Train the teacher.
 
@@ -90,9 +91,9 @@ def train_teacher(
 
 def _fit(
     songs: SongTable, rows: Ints, validation_rows: Ints, config: TeacherConfig, loop: LoopConfig, name: str
-) -> tuple[torch.nn.Module, Fit]:
+) -> tuple[Network, Fit]:
     torch.manual_seed(loop.seed)
-    network = build("teacher", config, len(songs.classes), Standardise.of(songs, rows))
+    network = build(config, len(songs.classes), Standardise.of(songs, rows))
     fitted = fit(
         network,
         songs,

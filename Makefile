@@ -1,0 +1,48 @@
+# What people do here; `make` alone lists it. Everything but `setup` needs nothing installed first: it sets up on its own.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUNDLE ?= artifacts/bundle
+PORT ?= 3000
+RECIPE ?=
+
+export BENTOML_DO_NOT_TRACK := true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check serve bench lock clean
+
+help:  ## List these targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(VENV)/done  ## Create the virtual environment and install everything into it
+
+$(VENV)/done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Segue needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,dev]'
+	@touch $@
+
+demo: setup  ## Train, export, serve, classify and score, end to end (RECIPE=file to choose; SEGUE_SONGS=folder for real songs)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m export.demo $(RECIPE)
+
+test: setup  ## Run all tests
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+check: setup  ## Check format, lint, types and the floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+serve: setup  ## Serve BUNDLE on PORT
+	$(BIN)/segue serve $(BUNDLE) --port $(PORT)
+
+bench: setup  ## Measure BUNDLE
+	$(BIN)/segue bench $(BUNDLE)
+
+lock: setup  ## Write the installed versions to constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean:  ## Remove the virtual environment and everything made
+	rm -rf $(VENV) artifacts

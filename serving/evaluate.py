@@ -1,0 +1,143 @@
+"""Measure a bundle on labelled songs: accuracy, nll and ece of student, teacher and cascade, and the trade-off table.
+
+Example:
+    segue evaluate artifacts/bundle artifacts/test.arrow
+    segue evaluate artifacts/bundle artifacts/test.arrow --threshold 0.5
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from data.command import run
+from data.errors import ConfigError, LabelError, SongError
+from data.song import Ints
+from data.table import NO_LABEL, SongTable
+from serving.bundle import Bundle, Evaluation, TradeoffRow, load_bundle
+from serving.cascade import Opinion, Voice, open_cascade
+from serving.runtime import Provider
+from serving.tradeoff import evaluation, tradeoff
+
+SONGS_AT_A_TIME = 1024
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What `segue evaluate` found."""
+
+    bundle: Path
+    songs: Path
+    unlabelled: int
+    majority_accuracy: float  # Of always answering the most frequent class.
+    evaluation: Evaluation
+    tradeoff: tuple[TradeoffRow, ...]
+
+    def __str__(self) -> str:
+        found = self.evaluation
+        rows = [
+            (name, scores.accuracy, scores.nll, scores.ece)
+            for name, scores in (("student", found.student), ("teacher", found.teacher), ("cascade", found.cascade))
+        ]
+        return "\n".join(
+            [
+                f"{self.bundle} on {found.songs} labelled songs of {self.songs}"
+                + (f" ({self.unlabelled} without a label left out)" if self.unlabelled else ""),
+                "",
+                tabulate(rows, ("", "accuracy", "nll", "ece"), floatfmt=".3f"),
+                "",
+                f"most frequent class: {self.majority_accuracy:.3f}   agreement: {found.agreement:.3f}   "
+                f"threshold: {found.threshold_nats:.3f} nats   fallback rate: {found.fallback_rate:.3f}",
+                "",
+                tradeoff_text(self.tradeoff),
+            ]
+        )
+
+
+def tradeoff_text(rows: Sequence[TradeoffRow], every: int = 4) -> str:
+    """Return a trade-off table for people: every `every`-th row, and the last."""
+    shown = [*rows[:-1:every], rows[-1]]
+    return tabulate(
+        [tuple(vars(row).values()) for row in shown],
+        ("threshold (nats)", "fallback rate", "accuracy", "us a song", "random", "oracle"),
+        floatfmt=(".3f", ".3f", ".3f", ".0f", ".3f", ".3f"),
+    )
+
+
+def evaluate(
+    bundle: Positional[Path], songs: Positional[Path], threshold: float | None = None, provider: Provider = "auto"
+) -> Evaluated:
+    """Measure a bundle on labelled songs.
+
+    Args:
+        bundle: The bundle's folder.
+        songs: A song table with labels; songs without one are left out.
+        threshold: Cross-entropy in nats above which a song falls back to the teacher. Default: the bundle's.
+        provider: Where the models run; auto takes a GPU where there is one.
+    """
+    opened = load_bundle(bundle)
+    manifest = opened.manifest
+    if threshold is not None and not threshold >= 0:
+        raise ConfigError(f"threshold: expected at least 0 nats, found {threshold}")
+    table = SongTable(songs)
+    rows, labels = labelled(table, opened)
+    cascade = open_cascade(opened, provider=provider)
+    student = opinion_of(cascade.student, table, rows, "student")
+    teacher = opinion_of(cascade.teacher, table, rows, "teacher")
+    return Evaluated(
+        bundle,
+        songs,
+        len(table) - len(rows),
+        float(np.bincount(labels).max() / len(labels)),
+        evaluation(student, teacher, labels, manifest.threshold_nats if threshold is None else threshold),
+        tradeoff(
+            student,
+            teacher,
+            labels,
+            student_us=manifest.student.us_per_song,
+            teacher_us=manifest.teacher.us_per_song,
+        ),
+    )
+
+
+def labelled(songs: SongTable, bundle: Bundle) -> tuple[Ints, Ints]:
+    """Return the rows that have a label, and their classes in the bundle's order."""
+    check_units(songs, bundle)
+    labels = songs.labels_among(bundle.manifest.classes)
+    rows = np.flatnonzero(labels != NO_LABEL)
+    if not len(rows):
+        raise LabelError(f"{songs.path}: expected labelled songs, found none among {len(songs)}")
+    return rows, labels[rows]
+
+
+def check_units(songs: SongTable, bundle: Bundle) -> None:
+    """Refuse songs in other units than the bundle's models were trained on."""
+    if songs.units != bundle.manifest.units:
+        raise SongError(
+            f"{songs.path}: expected {bundle.manifest.units} songs for this bundle, found {songs.units} ones"
+        )
+
+
+def opinion_of(voice: Voice, songs: SongTable, rows: Ints, name: str) -> Opinion:
+    """Return a model's opinion of the given songs, with a progress bar called `name`."""
+    parts: list[Opinion] = []
+    with tqdm(total=len(rows), desc=name, unit=" songs", disable=None, file=sys.stderr) as progress:
+        for start in range(0, len(rows), SONGS_AT_A_TIME):
+            some = rows[start : start + SONGS_AT_A_TIME]
+            parts.append(voice.opinion(songs.songs(some)))
+            progress.update(len(some))
+    return Opinion(*(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in parts), strict=True)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `segue evaluate`."""
+    return run(evaluate, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

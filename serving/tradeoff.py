@@ -1,0 +1,77 @@
+"""The trade-off: what each setting of the threshold gives in accuracy and costs in time."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.metrics import accuracy, agreement, ece, nll
+from data.song import Ints
+from serving.bundle import Evaluation, Scores, TradeoffRow
+from serving.cascade import Answers, Opinion, route
+
+FALLBACK_RATES = np.linspace(0.0, 1.0, 41)  # Of the table's rows.
+
+
+def tradeoff(
+    student: Opinion, teacher: Opinion, labels: Ints, *, student_us: float, teacher_us: float
+) -> tuple[TradeoffRow, ...]:
+    """Sweep the threshold over labelled songs, from student only to all songs to the teacher.
+
+    Args:
+        student: its opinion of n songs.
+        teacher: its opinion of the same songs.
+        labels: (n,) the right classes.
+        student_us: cost of the student in microseconds a song.
+        teacher_us: the teacher's.
+    """
+    student_right = student.probs.argmax(axis=1) == labels
+    fallen_right = answers(student, teacher, -1.0).choice == labels
+    gains = np.sort(fallen_right.astype(int) - student_right)[::-1]
+    best_gain = np.concatenate([[0], np.cumsum(gains)])
+    rows = []
+    for threshold in thresholds(student):
+        found = answers(student, teacher, threshold)
+        rate = float(found.fell_back.mean())
+        rows.append(
+            TradeoffRow(
+                threshold_nats=float(threshold),
+                fallback_rate=rate,
+                accuracy=float((found.choice == labels).mean()),
+                us_per_song=student_us + rate * teacher_us,
+                random_accuracy=float((1 - rate) * student_right.mean() + rate * fallen_right.mean()),
+                oracle_accuracy=float(student_right.mean() + best_gain[found.fell_back.sum()] / len(labels)),
+            )
+        )
+    return tuple(rows)
+
+
+def answers(student: Opinion, teacher: Opinion, threshold_nats: float) -> Answers:
+    """Return the cascade's answers where both opinions of all songs are known already."""
+    return route(student, threshold_nats, teacher.take)
+
+
+def thresholds(student: Opinion) -> NDArray[np.float64]:
+    """Return thresholds in nats under which about the shares `FALLBACK_RATES` of the songs fall back, falling."""
+    most = np.log(student.probs.shape[1])  # No cross-entropy is larger, so nothing falls back.
+    ordered = np.sort(student.cross_entropy_nats)
+    accepted = np.rint((1 - FALLBACK_RATES) * len(ordered)).astype(int)
+    inner = ordered[np.clip(accepted - 1, 0, None)]
+    return np.unique(np.where(accepted == len(ordered), most, np.where(accepted == 0, 0.0, inner)))[::-1]
+
+
+def evaluation(student: Opinion, teacher: Opinion, labels: Ints, threshold_nats: float) -> Evaluation:
+    """Return how good student, teacher and cascade are on n labelled songs."""
+    cascade = answers(student, teacher, threshold_nats)
+    return Evaluation(
+        songs=len(labels),
+        threshold_nats=threshold_nats,
+        student=scores(student.probs, labels),
+        teacher=scores(teacher.probs, labels),
+        cascade=scores(cascade.probs, labels),
+        fallback_rate=float(cascade.fell_back.mean()),
+        agreement=agreement(student.probs, teacher.probs),
+    )
+
+
+def scores(probs: NDArray[np.float64], labels: Ints) -> Scores:
+    """Return accuracy, nll and ece of probabilities (n, n_classes)."""
+    return Scores(accuracy(probs, labels), nll(probs, labels), ece(probs, labels))

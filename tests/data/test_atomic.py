@@ -1,0 +1,86 @@
+"""Atomic files and folders: the old one or the new one, never half of one."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.atomic import atomic_file, atomic_folder
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Return every file below `folder` with its text, hidden ones included."""
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+def save(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def write_half(file: Path) -> None:
+    file.write_text("ne")
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("before", [{}, {"result.txt": "old"}])
+def test_a_file_takes_the_place_of_the_old_one(tmp_path: Path, before: dict[str, str]) -> None:
+    save(tmp_path, before)
+    with atomic_file(tmp_path / "result.txt") as draft:
+        draft.write_text("new")
+        assert draft.suffix == ".txt"
+        assert {name: text for name, text in content(tmp_path).items() if name != draft.name} == before
+    assert content(tmp_path) == {"result.txt": "new"}
+
+
+@pytest.mark.parametrize("before", [{}, {"result.txt": "old"}])
+def test_a_file_that_fails_half_way_changes_nothing(tmp_path: Path, before: dict[str, str]) -> None:
+    save(tmp_path, before)
+    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "result.txt") as draft:
+        write_half(draft)
+    assert content(tmp_path) == before
+
+
+def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "a/b/result.txt") as draft:
+        draft.write_text("new")
+    with atomic_folder(tmp_path / "c/d/run") as folder:
+        (folder / "run.json").write_text("{}")
+    assert content(tmp_path) == {"a/b/result.txt": "new", "c/d/run/run.json": "{}"}
+
+
+@pytest.mark.parametrize("before", [{}, {"run/run.json": "old", "run/deep/extra.txt": "old"}])
+def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path, before: dict[str, str]) -> None:
+    save(tmp_path, before)
+    with atomic_folder(tmp_path / "run") as folder:
+        (folder / "teacher").mkdir()
+        (folder / "teacher/run.json").write_text("new")
+    assert content(tmp_path) == {"run/teacher/run.json": "new"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+
+
+@pytest.mark.parametrize("before", [{}, {"run/run.json": "old"}])
+def test_a_folder_that_fails_half_way_changes_nothing(tmp_path: Path, before: dict[str, str]) -> None:
+    save(tmp_path, before)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "run") as folder:
+        write_half(folder / "run.json")
+    assert content(tmp_path) == before
+
+
+def test_a_folder_that_cannot_take_its_place_gives_the_old_one_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, {"run/run.json": "old"})
+    rename = os.rename
+
+    def no_drafts(source: Any, target: Any) -> None:
+        if Path(source).name.endswith(".draft"):
+            raise OSError("the disk went away")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", no_drafts)
+    with pytest.raises(OSError, match="the disk went away"), atomic_folder(tmp_path / "run") as folder:
+        (folder / "run.json").write_text("new")
+    assert content(tmp_path) == {"run/run.json": "old"}

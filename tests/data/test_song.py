@@ -1,0 +1,135 @@
+"""Songs: the one validation, and the windows that models see."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.errors import SongError
+from data.song import FEATURE_NAMES, WINDOW, check_segments, stack_windows, window_starts, windows
+from tests.random_songs import random_segments
+
+SEGMENT = [1.5] * 12 + [0.5] * 12 + [-20.0]
+
+lengths = st.integers(1, 5000)  # of songs, in segments
+
+
+def changed(feature: str, value: Any) -> list[list[Any]]:
+    """Return two segments, the second with `value` in one feature."""
+    second: list[Any] = list(SEGMENT)
+    second[FEATURE_NAMES.index(feature)] = value
+    return [SEGMENT, second]
+
+
+BAD_SONGS: dict[str, tuple[Any, str]] = {
+    "ragged": ([SEGMENT, SEGMENT[:-1]], "25 numbers each, found rows of unequal length"),
+    "a null segment": ([SEGMENT, None], "25 numbers each, found rows of unequal length"),
+    "text": ([["1.0"] * 25], "expected numbers, found values of type <U3"),
+    "text among numbers": (changed("timbre_1", "1.0"), "expected numbers, found values of type <U"),
+    "a string": ("song", "expected numbers, found values of type <U4"),
+    "booleans": ([[True] * 25], "expected numbers, found values of type bool"),
+    "None": (None, "expected numbers, found values of type object"),
+    "None among numbers": (changed("timbre_1", None), "expected numbers, found values of type object"),
+    "huge integers": ([[10**400] * 25], "expected numbers, found values of type object"),
+    "complex numbers": ([[1j] * 25], "expected numbers, found values of type complex"),
+    "NaN": (changed("timbre_4", math.nan), "segment 1: expected finite numbers, found nan in timbre_4"),
+    "inf": (changed("chroma_F#", math.inf), "segment 1: expected finite numbers, found inf in chroma_F#"),
+    "1e400": (changed("timbre_2", 1e400), "segment 1: expected finite numbers, found inf in timbre_2"),
+    "beyond float32": (changed("timbre_3", -1e39), "found -inf in timbre_3"),
+    "transposed": (np.full((25, 120), 0.5), "expected shape (segments, 25)"),
+    "transposed, found": (np.full((25, 120), 0.5), "found (25, 120)"),
+    "flat": ([0.5] * 3000, "found (3000,)"),
+    "a batch": ([[SEGMENT]], "found (1, 1, 25)"),
+    "24 columns": ([SEGMENT[:-1]] * 2, "found (2, 24)"),
+    "chroma above": (changed("chroma_C", 1.5), "segment 1: expected chroma_C between 0 and 1, found 1.5"),
+    "chroma below": (changed("chroma_B", -0.25), "expected chroma_B between 0 and 1, found -0.25"),
+    "too loud": (
+        changed("loudness_start_db", 0.5),
+        "segment 1: expected loudness_start_db between -60 and 0, found 0.5",
+    ),
+    "too soft": (changed("loudness_start_db", -61), "between -60 and 0, found -61"),
+    "empty": ([], "expected at least one segment, found none"),
+    "an empty segment": ([[]], "expected at least one segment, found none"),
+}
+
+
+@pytest.mark.parametrize(("segments", "complaint"), BAD_SONGS.values(), ids=BAD_SONGS)
+def test_a_bad_song_is_refused_with_its_name_and_its_fault(segments: Any, complaint: str) -> None:
+    with pytest.raises(SongError) as raised:
+        check_segments(segments, "TR42")
+    assert str(raised.value).startswith("song 'TR42'")
+    assert complaint in str(raised.value)
+
+
+@given(row=st.integers(0, 199), column=st.integers(0, 24))
+def test_the_fault_is_found_wherever_it_is(row: int, column: int) -> None:
+    segments = random_segments(200)
+    segments[row, column] = np.nan
+    with pytest.raises(SongError, match=f"segment {row}: .*{FEATURE_NAMES[column]}$"):
+        check_segments(segments, "TR42")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_good_song_comes_back_as_float32(dtype: Any) -> None:
+    segments = random_segments(7).astype(dtype)
+    checked = check_segments(segments, "TR42")
+    assert checked.dtype == np.float32
+    np.testing.assert_array_equal(checked, segments.astype(np.float32))
+
+
+def test_lists_of_integers_are_numbers() -> None:
+    np.testing.assert_array_equal(check_segments([[0] * 25], "TR42"), np.zeros((1, 25)))
+
+
+def test_the_bounds_themselves_are_within_range() -> None:
+    check_segments([[0] * 24 + [-60], [1] * 24 + [0]], "TR42")
+
+
+def test_standardised_songs_have_no_range_but_must_be_finite() -> None:
+    segments = np.random.default_rng(0).normal(0, 3, (50, 25))
+    np.testing.assert_array_equal(check_segments(segments, "TR42", "standardised"), segments.astype(np.float32))
+    segments[3, 20] = np.inf
+    with pytest.raises(SongError, match="segment 3: expected finite numbers, found inf in chroma_G#"):
+        check_segments(segments, "TR42", "standardised")
+
+
+@given(n_segments=lengths, k=st.integers(1, 40))
+def test_windows_start_within_the_song_in_order_and_at_different_places(n_segments: int, k: int) -> None:
+    starts = window_starts(n_segments, k)
+    last = max(n_segments - WINDOW, 0)
+    assert all(0 <= start <= last for start in starts)
+    assert starts == sorted(set(starts))
+    assert len(starts) == min(k, last + 1)
+
+
+@given(n_segments=lengths)
+def test_a_single_window_is_the_central_one(n_segments: int) -> None:
+    assert window_starts(n_segments, 1) == [max(n_segments - WINDOW, 0) // 2]
+
+
+@given(n_segments=lengths, k=st.integers(2, 40))
+def test_several_windows_reach_from_end_to_end_in_even_steps(n_segments: int, k: int) -> None:
+    starts = window_starts(n_segments, k)
+    assert (starts[0], starts[-1]) == (0, max(n_segments - WINDOW, 0))
+    gaps = np.diff(starts)
+    assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize("k", [1, 2, 9])
+@pytest.mark.parametrize("n_segments", [1, 10, 119, 120, 121, 500])
+def test_a_window_is_120_segments_in_a_row_and_a_short_song_repeats(n_segments: int, k: int) -> None:
+    segments = random_segments(n_segments)
+    plain = [[segments[(start + i) % n_segments] for i in range(120)] for start in window_starts(n_segments, k)]
+    np.testing.assert_array_equal(windows(segments, k), plain)
+
+
+@pytest.mark.parametrize("lengths", [(120, 120, 120), (10, 120, 121, 700)])
+@pytest.mark.parametrize("k", [1, 9])
+def test_stacked_windows_are_those_of_each_song_in_turn(lengths: tuple[int, ...], k: int) -> None:
+    songs = [random_segments(length, seed) for seed, length in enumerate(lengths)]
+    stacked, counts = stack_windows(songs, k)
+    assert counts.tolist() == [len(windows(song, k)) for song in songs]
+    np.testing.assert_array_equal(stacked, np.concatenate([windows(song, k) for song in songs]))

@@ -1,0 +1,249 @@
+"""`segue songs` from end to end: its exit codes, its one JSON document, and what it keeps, counts and leaves out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.songs import main, songs
+from data.table import SongTable
+from tests.random_songs import random_batch, random_segments, save
+
+INPUTS = random_segments(6 * 120).reshape(6, 120, 25)
+
+
+def course_file(path: Path, **changes: Any) -> Path:
+    arrays = {
+        "inputs": INPUTS,
+        "targets": np.array([0, 1, 2, 0, 1, -1]),
+        "label_map": np.array(["Jazz", "Folk", "Rock"]),
+        "track_ids": np.array([f"TR{row}" for row in range(6)]),
+        "fold": np.array([0, 0, 1, 1, 2, 2]),
+        "balanced": np.array([True, False] * 3),
+    }
+    np.savez(path, **arrays | changes)
+    return path
+
+
+def run(*arguments: str | Path) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
+    """Run the verb with --json and return the one document it prints."""
+    assert run(*arguments, "--json") == 0
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+@pytest.mark.parametrize("name", ["songs.arrow", "songs.parquet"])
+def test_a_course_file_becomes_a_song_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert run(course_file(tmp_path / "course.npz"), tmp_path / name) == 0
+    printed = capsys.readouterr().out
+    assert f"{name}: 6 songs (raw)" in printed
+    assert "labelled: 5 (Folk 2, Jazz 2, Rock 1)" in printed
+    assert "without a label: 1: TR5" in printed
+    table = SongTable(tmp_path / name)
+    assert (table.units, table.classes, table.labels.tolist()) == ("raw", ("Jazz", "Folk", "Rock"), [0, 1, 2, 0, 1, -1])
+    np.testing.assert_array_equal(table.songs(range(6)), INPUTS)
+
+
+def test_json_is_exactly_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, course_file(tmp_path / "course.npz"), tmp_path / "songs.arrow") == {
+        "out": str(tmp_path / "songs.arrow"),
+        "units": "raw",
+        "songs": 6,
+        "labelled": {"Jazz": 2, "Folk": 2, "Rock": 1},
+        "unlabelled": ["TR5"],
+        "short": [],
+        "skipped": [],
+    }
+
+
+def test_bad_usage_exits_with_2(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as raised:
+        run(tmp_path / "course.npz", tmp_path / "songs.arrow", "--no-such-option")
+    assert raised.value.code == 2
+
+
+def test_a_failure_exits_with_1_and_prints_the_reason_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "gone.npz", tmp_path / "songs.arrow", "--json") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == (
+        f"segue songs: {tmp_path / 'gone.npz'}: expected a source of songs, found no such file or folder\n"
+    )
+    assert not (tmp_path / "songs.arrow").exists()
+
+
+def test_an_interruption_exits_with_130_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data.songs._relabelled", interrupt)
+    source = course_file(tmp_path / "course.npz")
+    assert run(source, tmp_path / "songs.arrow") == 130
+    assert "segue songs: stopped" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_one_path_is_not_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(course_file(tmp_path / "course.npz")) == 1
+    assert "expected SOURCE... OUT, at least two paths; found 1" in capsys.readouterr().err
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "songs.csv").write_text("song_id,segments\n")
+    assert run(tmp_path / "songs.csv", tmp_path / "songs.arrow") == 1
+    assert "songs.csv: expected an .npz file, HDF5 tracks or a song table, found a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("conditions", "kept"),
+    [
+        (["--where", "fold=0,2"], [0, 1, 4, 5]),
+        (["--where", "balanced=true"], [0, 2, 4]),
+        (["--where", "fold=0,2", "--where", "balanced=true"], [0, 4]),
+        (["--where", "track_ids=TR3"], [3]),
+        (["--where", "fold=7"], []),
+    ],
+)
+def test_where_keeps_songs_by_their_fields(tmp_path: Path, conditions: list[str], kept: list[int]) -> None:
+    assert run(course_file(tmp_path / "course.npz"), tmp_path / "songs.arrow", *conditions) == 0
+    assert SongTable(tmp_path / "songs.arrow").song_ids == [f"TR{row}" for row in kept]
+
+
+@pytest.mark.parametrize("condition", ["fold", "fold=", "=0"])
+def test_where_without_field_or_value_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], condition: str
+) -> None:
+    assert run(course_file(tmp_path / "course.npz"), tmp_path / "songs.arrow", "--where", condition) == 1
+    assert f"--where: expected FIELD=VALUE[,VALUE], found {condition!r}" in capsys.readouterr().err
+
+
+def test_a_table_can_be_selected_from(tmp_path: Path) -> None:
+    batch = random_batch([4, 5, 6], labels=["Jazz", "Folk", "Jazz"], groups=["Ella", "Nina", None])
+    save(tmp_path / "all.arrow", batch)
+    assert run(tmp_path / "all.arrow", tmp_path / "jazz.parquet", "--where", "label=Jazz") == 0
+    table = SongTable(tmp_path / "jazz.parquet")
+    assert (table.song_ids, table.groups) == (["song-0-0", "song-0-2"], ["Ella", None])
+    np.testing.assert_array_equal(np.concatenate(table.songs([0, 1])), batch.take([0, 2]).segments)
+
+
+def test_a_table_has_only_some_fields_to_select_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "all.arrow", random_batch([4]))
+    assert run(tmp_path / "all.arrow", tmp_path / "out.arrow", "--where", "year=1999") == 1
+    assert "all.arrow: no field year to select by; it has song_id, label, group" in capsys.readouterr().err
+
+
+def test_two_tables_become_one(tmp_path: Path) -> None:
+    first = random_batch([4, 130], labels=["Jazz", "Rock"], seed=1)
+    second = random_batch([5], labels=["Folk"], seed=2)
+    save(tmp_path / "1.arrow", first, classes=["Rock", "Jazz"])
+    save(tmp_path / "2.parquet", second, classes=["Folk", "Jazz"])
+    assert run(tmp_path / "1.arrow", tmp_path / "2.parquet", tmp_path / "both.arrow") == 0
+    table = SongTable(tmp_path / "both.arrow")
+    assert table.song_ids == first.song_ids + second.song_ids
+    assert (table.classes, table.labels.tolist()) == (("Rock", "Jazz", "Folk"), [1, 0, 2])
+    np.testing.assert_array_equal(
+        np.concatenate(table.songs([0, 1, 2])), np.concatenate([first.segments, second.segments])
+    )
+
+
+def test_a_table_may_take_its_own_place(tmp_path: Path) -> None:
+    batch = random_batch([4, 5])
+    save(tmp_path / "songs.arrow", batch)
+    assert run(tmp_path / "songs.arrow", tmp_path / "songs.arrow", "--where", "song_id=song-0-1") == 0
+    (song,) = SongTable(tmp_path / "songs.arrow").songs([0])
+    np.testing.assert_array_equal(song, batch.segments[4:])
+
+
+def test_raw_and_standardised_songs_do_not_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "raw.arrow", random_batch([4], seed=1))
+    save(tmp_path / "scaled.arrow", random_batch([4], seed=2), units="standardised")
+    assert run(tmp_path / "raw.arrow", tmp_path / "scaled.arrow", tmp_path / "both.arrow") == 1
+    assert "raw and standardised songs cannot share a table" in capsys.readouterr().err
+    assert not (tmp_path / "both.arrow").exists()
+
+
+def test_songs_with_an_id_seen_before_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = random_batch([4, 5, 6])
+    twice.song_ids[:] = ["a", "b", "a"]
+    again = random_batch([7, 8], seed=1)
+    again.song_ids[:] = ["b", "c"]
+    save(tmp_path / "1.arrow", twice)
+    save(tmp_path / "2.arrow", again)
+    report = answer(capsys, tmp_path / "1.arrow", tmp_path / "2.arrow", tmp_path / "out.arrow")
+    assert report["songs"] == 3
+    assert report["skipped"] == [["a", "another song has the same id"], ["b", "another song has the same id"]]
+    table = SongTable(tmp_path / "out.arrow")
+    assert (table.song_ids, table.lengths.tolist()) == (["a", "b", "c"], [4, 5, 8])
+
+
+def test_bad_songs_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = random_batch([4, 5, 0, 6])
+    bad.segments[4 + 1, 12] = 1.5
+    save(tmp_path / "bad.arrow", bad)
+    report = answer(capsys, tmp_path / "bad.arrow", tmp_path / "out.arrow")
+    assert report["skipped"] == [
+        ["song-0-1", "segment 1: expected chroma_C between 0 and 1, found 1.5"],
+        ["song-0-2", "expected at least one segment, found none"],
+    ]
+    table = SongTable(tmp_path / "out.arrow")
+    assert table.song_ids == ["song-0-0", "song-0-3"]
+    np.testing.assert_array_equal(np.concatenate(table.songs([0, 1])), np.delete(bad.segments, slice(4, 9), axis=0))
+
+
+def test_strict_stops_at_the_first_bad_song(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = random_batch([4, 5])
+    bad.segments[4, 24] = np.nan
+    save(tmp_path / "bad.arrow", bad)
+    assert run(tmp_path / "bad.arrow", tmp_path / "out.arrow", "--strict") == 1
+    assert "song-0-1: segment 0: expected finite numbers, found nan in loudness_start_db" in capsys.readouterr().err
+    assert not (tmp_path / "out.arrow").exists()
+
+
+def test_short_songs_are_kept_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "songs.arrow", random_batch([119, 120, 10]))
+    report = answer(capsys, tmp_path / "songs.arrow", tmp_path / "out.arrow")
+    assert (report["songs"], report["short"]) == (3, [["song-0-0", 119], ["song-0-2", 10]])
+
+
+def test_a_label_file_gives_the_genres(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "songs.cls").write_text("# genres\nTR0\tSwing\nTR2\tBebop\tSwing\nTR9\tBlues\n")
+    source = course_file(tmp_path / "course.npz")
+    report = answer(capsys, source, tmp_path / "out.arrow", "--labels", tmp_path / "songs.cls")
+    assert report["labelled"] == {"Swing": 1, "Bebop": 1}
+    assert report["unlabelled"] == ["TR1", "TR3", "TR4", "TR5"]
+    assert SongTable(tmp_path / "out.arrow").classes == ("Bebop", "Swing")
+
+
+def test_a_missing_label_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = course_file(tmp_path / "course.npz")
+    assert run(source, tmp_path / "out.arrow", "--labels", tmp_path / "gone.cls") == 1
+    assert "gone.cls: expected a label file, found no such file" in capsys.readouterr().err
+
+
+def test_songs_of_other_classes_lose_their_label(tmp_path: Path) -> None:
+    source = course_file(tmp_path / "course.npz")
+    assert run(source, tmp_path / "out.arrow", "--classes", "Rock", "Jazz") == 0
+    table = SongTable(tmp_path / "out.arrow")
+    assert (table.classes, table.labels.tolist()) == (("Rock", "Jazz"), [1, -1, 0, 1, -1, -1])
+
+
+def test_a_class_that_no_song_can_have_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = course_file(tmp_path / "course.npz")
+    assert run(source, tmp_path / "out.arrow", "--classes", "Rock", "Polka") == 1
+    assert "--classes: no song has the class Polka; found Folk, Jazz, Rock" in capsys.readouterr().err
+
+
+def test_units_can_be_given_to_a_source_that_does_not_say(tmp_path: Path) -> None:
+    source = course_file(tmp_path / "course.npz", inputs=INPUTS * 3)
+    assert songs((source, tmp_path / "out.arrow"), units="standardised").songs == 6
+    assert SongTable(tmp_path / "out.arrow").units == "standardised"

@@ -1,0 +1,119 @@
+"""Splits: every labelled song on one side, artists together, classes in proportion."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.errors import ConfigError, LabelError
+from data.splits import HANDS, Shares, Splits, deal, labelled_rows, split
+from data.table import SongTable
+from tests.random_songs import random_batch, save
+
+SHARES = Shares(validation=0.1, calibration=0.2, test=0.15)
+
+
+def table_of(path: Path, labels: Sequence[str | None], groups: Sequence[str | None] = ()) -> SongTable:
+    return save(path / "songs.arrow", random_batch([1] * len(labels), labels, groups))
+
+
+def uneven_table(path: Path, seed: int) -> SongTable:
+    """Return 500 songs of three classes of unequal size by 90 artists of unequal size, some of each unknown."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(["Jazz", "Folk", "Rock", ""], 500, p=[0.2, 0.3, 0.4, 0.1])
+    artists = rng.choice(90, 500, p=rng.dirichlet(np.ones(90)))
+    return table_of(path, [str(one) or None for one in labels], [f"AR{one}" if one else None for one in artists])
+
+
+def parts(splits: Splits) -> dict[str, set[int]]:
+    return {name: set(rows.tolist()) for name, rows in vars(splits).items()}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_labelled_song_is_in_exactly_one_part(tmp_path: Path, seed: int) -> None:
+    table = uneven_table(tmp_path, seed)
+    splits = split(table, SHARES, seed)
+    dealt = np.concatenate(list(vars(splits).values()))
+    assert sorted(dealt) == np.flatnonzero(table.labels != -1).tolist()
+    assert all((np.diff(rows) > 0).all() for rows in vars(splits).values())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_artist_is_never_on_two_sides(tmp_path: Path, seed: int) -> None:
+    table = uneven_table(tmp_path, seed)
+    artists = {
+        name: {table.groups[row] for row in rows} - {None} for name, rows in parts(split(table, SHARES, seed)).items()
+    }
+    assert all(artists.values())
+    assert sum(map(len, artists.values())) == len(set.union(*artists.values()))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_fold_never_shares_an_artist_with_another(tmp_path: Path, seed: int) -> None:
+    table = uneven_table(tmp_path, seed)
+    rows = labelled_rows(table)
+    fold_of = deal(table, rows, 4, seed)
+    assert set(fold_of) == {0, 1, 2, 3}
+    for artist in set(table.groups) - {None}:
+        assert len({fold for row, fold in zip(rows, fold_of, strict=True) if table.groups[row] == artist}) <= 1
+
+
+def test_without_artists_every_class_has_its_share_everywhere(tmp_path: Path) -> None:
+    labels = ["Jazz"] * 207 + ["Folk"] * 95 + ["Rock"] * 33
+    table = table_of(tmp_path, labels)
+    splits = split(table, SHARES, seed=0)
+    for name, hands in (("validation", 2), ("calibration", 4), ("test", 3), ("train", 11)):
+        found = np.bincount(table.labels[vars(splits)[name]], minlength=3)
+        expected = np.bincount(table.labels) * hands / HANDS
+        assert (np.abs(found - expected) < hands).all(), name  # A hand holds a class's share, rounded up or down.
+
+
+def test_with_artists_the_classes_stay_close_to_their_shares(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = [str(one) for one in rng.choice(["Jazz", "Folk", "Rock"], 2000, p=[0.5, 0.3, 0.2])]
+    table = table_of(tmp_path, labels, [f"AR{one}" for one in rng.integers(700, size=2000)])
+    shares = np.bincount(table.labels) / 2000
+    for name, rows in vars(split(table, SHARES, seed=0)).items():
+        assert len(rows) / 2000 == pytest.approx({"train": 0.55, **vars(SHARES)}[name], abs=0.02)
+        np.testing.assert_allclose(np.bincount(table.labels[rows]) / len(rows), shares, atol=0.04)
+
+
+def test_a_seed_deals_the_same_way_twice_and_another_deals_otherwise(tmp_path: Path) -> None:
+    table = uneven_table(tmp_path, seed=0)
+    assert parts(split(table, SHARES, seed=1)) == parts(split(table, SHARES, seed=1))
+    assert parts(split(table, SHARES, seed=1)) != parts(split(table, SHARES, seed=2))
+
+
+def test_songs_of_one_class_are_refused(tmp_path: Path) -> None:
+    table = table_of(tmp_path, ["Jazz"] * 50 + [None] * 9)
+    with pytest.raises(LabelError, match="labelled songs of at least two classes, found 50 labelled songs, all Jazz"):
+        split(table, SHARES, seed=0)
+
+
+def test_songs_without_labels_are_refused(tmp_path: Path) -> None:
+    table = table_of(tmp_path, [None] * 30)
+    with pytest.raises(LabelError, match=r"found 0 labelled songs among 30.*--labels FILE"):
+        split(table, SHARES, seed=0)
+
+
+def test_too_few_songs_to_deal_are_refused(tmp_path: Path) -> None:
+    table = table_of(tmp_path, ["Jazz", "Folk"] * 15)
+    with pytest.raises(LabelError, match=r"songs\.arrow: expected a class of at least 20 songs .* found 15 at most"):
+        split(table, SHARES, seed=0)
+
+
+def test_too_few_artists_to_deal_are_refused(tmp_path: Path) -> None:
+    table = table_of(tmp_path, ["Jazz", "Folk"] * 50, ["Ella", "Nina", "Anita", "Sarah"] * 25)
+    with pytest.raises(LabelError, match=r"songs\.arrow: expected at least 20 groups .* found 4"):
+        split(table, SHARES, seed=0)
+
+
+@pytest.mark.parametrize("shares", [(-0.1, 0.2, 0.0), (0.4, 0.4, 0.2), (float("nan"), 0.2, 0.0)])
+def test_shares_that_leave_nothing_to_train_on_are_refused(shares: tuple[float, float, float]) -> None:
+    with pytest.raises(ConfigError, match=r"leave at least 0\.1 to train on"):
+        Shares(*shares)
+
+
+def test_shares_may_leave_just_a_tenth_to_train_on() -> None:
+    assert vars(Shares(0.1, 0.2, 0.6)) == {"validation": 0.1, "calibration": 0.2, "test": 0.6}
