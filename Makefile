@@ -10,7 +10,7 @@ RECIPE ?=
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check serve bench lock clean
+.PHONY: help setup demo test check serve bench figures lock clean
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -40,6 +40,13 @@ serve: setup  ## Serve BUNDLE on PORT
 
 bench: setup  ## Measure BUNDLE
 	$(BIN)/segue bench $(BUNDLE)
+
+figures: setup  ## Measure the demo's bundle again and write the figures of README.md
+	mkdir -p docs/results
+	$(BIN)/segue evaluate artifacts/bundle artifacts/demo/test.arrow --json > docs/results/demo.json
+	$(BIN)/segue bench artifacts/bundle --songs artifacts/demo/test.arrow --json > docs/results/speed.json
+	cp artifacts/bundle/tradeoff.png docs/tradeoff.png
+	$(BIN)/python -m bench.figures
 
 lock: setup  ## Write the installed versions to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt

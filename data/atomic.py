@@ -1,10 +1,13 @@
 """Files and folders that appear whole or not at all: written beside their place, then renamed into it."""
 
+import ctypes
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # From <fcntl.h> and <linux/fs.h>; renameat2(2).
 
 
 @contextmanager
@@ -22,9 +25,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; when the block ends well, it takes the place of the folder `path`."""
+    """Yield an empty folder to fill; when the block ends well, it takes the place of the folder `path` in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft, replaced = _draft_of(path), path.with_name(f".{path.name}.{os.getpid()}.old")
+    draft = _draft_of(path)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
@@ -32,14 +35,29 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for file in draft.rglob("*"):
             if file.is_file():
                 _sync(file)
-        with suppress(FileNotFoundError):
-            os.rename(path, replaced)
-        os.rename(draft, path)
+        if path.exists():
+            _exchange(draft, path)
+        else:
+            os.rename(draft, path)
     finally:
-        if replaced.exists() and not path.exists():  # Stopped between the two renames.
-            os.rename(replaced, path)
-        shutil.rmtree(replaced, ignore_errors=True)
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Let two folders swap their names: at once on Linux, elsewhere by way of a third name."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        swapped: int = libc.renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(old), RENAME_EXCHANGE)
+        if swapped == 0:
+            return
+    aside = new.with_suffix(".old")
+    os.rename(old, aside)
+    try:
+        os.rename(new, old)
+    except BaseException:
+        os.rename(aside, old)
+        raise
+    os.rename(aside, new)
 
 
 def _draft_of(path: Path) -> Path:

@@ -34,7 +34,7 @@ def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None
             args=[argument for argument in given if argument != "--json"],
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )
-    except SegueError as error:
+    except (SegueError, OSError) as error:
         print(f"segue {name}: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:

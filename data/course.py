@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import ConfigError, LabelError, SongError
+from data.errors import LabelError, SongError
 from data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, WINDOW, Units
-from data.source import BATCH_SONGS, Skipped
+from data.source import BATCH_SONGS, Skipped, select
 from data.table import SongBatch
 
 
@@ -47,7 +47,8 @@ class CourseFile:
         self._song_ids = _names(path, arrays, "track_ids", n) or [f"{path.stem}-{row:06d}" for row in range(n)]
         groups = _names(path, arrays, "group", n) or _names(path, arrays, "artist_id", n)
         self._groups: list[str | None] = [*groups] if groups else [None] * n
-        self._rows = _select(path, arrays, n, where or {})
+        fields = {name: _text(array) for name, array in arrays.items() if array.shape == (n,)}
+        self._rows = select(path, fields, n, where or {})
         self.units: Units = units or self._recognise_units()
 
     def __len__(self) -> int:
@@ -112,14 +113,3 @@ def _names(path: Path, arrays: Mapping[str, NDArray[Any]], field: str, n: int) -
 
 def _text(array: NDArray[Any]) -> list[str]:
     return [one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in array]
-
-
-def _select(path: Path, arrays: Mapping[str, NDArray[Any]], n: int, where: Mapping[str, Sequence[str]]) -> list[int]:
-    fields = {name: array for name, array in arrays.items() if array.shape == (n,)}
-    keep = np.ones(n, dtype=bool)
-    for name, values in where.items():
-        if name not in fields:
-            raise ConfigError(f"{path}: no field {name!r} to select by; it has {', '.join(fields) or 'none'}")
-        wanted = {value.lower() for value in values}
-        keep &= np.array([text.lower() in wanted for text in _text(fields[name])], dtype=bool)
-    return [int(row) for row in np.flatnonzero(keep)]

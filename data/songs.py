@@ -26,7 +26,7 @@ from data.errors import ConfigError, LabelError, SongError
 from data.labels import read_labels
 from data.msd import MsdTracks
 from data.song import WINDOW, Units, first_fault
-from data.source import BATCH_SONGS, Skipped, Source
+from data.source import BATCH_SONGS, Skipped, Source, select
 from data.table import NO_LABEL, SongBatch, SongTable, write_table
 
 NAMED_IN_REPORT = 10
@@ -81,14 +81,7 @@ class TableSource:
             "label": names,
             "group": self._table.groups,
         }
-        unknown = set(where or {}) - set(fields)
-        if unknown:
-            raise ConfigError(f"{path}: no field {', '.join(unknown)} to select by; it has {', '.join(fields)}")
-        self._rows = [
-            row
-            for row in range(len(self._table))
-            if all(str(fields[name][row]) in values for name, values in (where or {}).items())
-        ]
+        self._rows = select(path, fields, len(self._table), where or {})
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -159,19 +152,18 @@ def songs(
             if isinstance(item, SongBatch):
                 kept = item.take([row for row in range(len(item)) if row not in faults]) if faults else item
                 kept = _relabelled(kept, by_id, order)
-                seen.update(kept.song_ids)
                 table.write(kept)
                 report.count(kept)
     return report
 
 
 def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
-    conditions = {}
+    conditions: dict[str, list[str]] = {}
     for one in where:
         name, equals, values = one.partition("=")
         if not (name and equals and values):
             raise ConfigError(f"--where: expected FIELD=VALUE[,VALUE], found {one!r}")
-        conditions[name] = values.split(",")
+        conditions.setdefault(name, []).extend(values.split(","))
     return conditions
 
 
@@ -186,15 +178,20 @@ def _class_order(sources: Sequence[Source], chosen: tuple[str, ...], labels: Map
 
 
 def _faults(batch: SongBatch, units: Units, seen: set[str]) -> dict[int, str]:
-    """Return the rows of a batch that break the contract, each with the reason."""
-    first_rows = {name: row for row, name in reversed(list(enumerate(batch.song_ids)))}
-    faults = {
-        row: "another song has the same id"
-        for row, name in enumerate(batch.song_ids)
-        if name in seen or first_rows[name] != row
-    }
-    if first_fault(batch.segments, units) is None and batch.lengths.min(initial=1) > 0:
-        return faults
+    """Return the rows of a batch that break the contract, each with the reason; ids of the other songs join `seen`."""
+    sound = first_fault(batch.segments, units) is None and batch.lengths.min(initial=1) > 0
+    faults = {} if sound else _content_faults(batch, units)
+    for row, name in enumerate(batch.song_ids):
+        if row in faults:
+            continue
+        if name in seen:
+            faults[row] = "another song has the same id"
+        seen.add(name)
+    return faults
+
+
+def _content_faults(batch: SongBatch, units: Units) -> dict[int, str]:
+    faults = {}
     for row, (length, end) in enumerate(zip(batch.lengths, batch.lengths.cumsum(), strict=True)):
         fault = first_fault(batch.segments[end - length : end], units)
         if not length:

@@ -1,9 +1,13 @@
 """What every source of songs offers: its units, its classes, and its songs in batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
+
+from data.errors import ConfigError
 from data.song import Units
 from data.table import SongBatch
 
@@ -34,3 +38,24 @@ class Source(Protocol):
 
     def batches(self) -> Iterator[SongBatch | Skipped]:
         """Yield the songs in batches of at most `BATCH_SONGS`, and what had to be skipped."""
+
+
+def select(path: Path, fields: Mapping[str, Any], n_songs: int, where: Mapping[str, Sequence[str]]) -> list[int]:
+    """Return the rows whose every named field has one of the given values, whatever their case.
+
+    Args:
+        path: the file, for the error.
+        fields: (n_songs,) values by name; None, where there is none, matches nothing.
+        n_songs: how many rows there are.
+        where: the values to keep, by field.
+
+    Raises:
+        ConfigError: there is no such field.
+    """
+    keep = np.ones(n_songs, dtype=bool)
+    for name, values in where.items():
+        if name not in fields:
+            raise ConfigError(f"{path}: no field {name!r} to select by; it has {', '.join(fields) or 'none'}")
+        wanted = {value.lower() for value in values}
+        keep &= np.array([value is not None and str(value).lower() in wanted for value in fields[name]], dtype=bool)
+    return [int(row) for row in np.flatnonzero(keep)]

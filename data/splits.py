@@ -30,6 +30,8 @@ class Shares:
         shares = (self.validation, self.calibration, self.test)
         if not (min(shares) >= 0 and round(sum(shares), 9) <= 0.9):
             raise ConfigError(f"expected shares of at least 0 that leave at least 0.1 to train on; found {self}")
+        if any(abs(share * HANDS - round(share * HANDS)) > 1e-6 for share in shares):
+            raise ConfigError(f"expected shares that are multiples of {1 / HANDS:g}; found {self}")
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def draw_tradeoff(
         ha="left" if default.fallback_rate < 0.75 else "right",
         va="top",
         color=CASCADE,
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
     )
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("fallback rate: share of songs that go on to the teacher")
@@ -64,7 +65,7 @@ def draw_tradeoff(
     cost = axes.secondary_xaxis("top", functions=_cost_axis(rows))
     cost.set_xlabel("cost, microseconds a song")
     axes.spines["right"].set_visible(False)
-    axes.legend(frameon=False, loc="lower right", fontsize=9)
+    axes.legend(loc="best", fontsize=9, edgecolor="none", framealpha=0.8)
     figure.savefig(picture, dpi=130)
     plt.close(figure)
 

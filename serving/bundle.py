@@ -1,10 +1,10 @@
 """The bundle: what training and export produce, what serving reads, and nothing of it unverified.
 
-manifest.json   classes, units, models, threshold and guarantee, figures, provenance, and a sha256 for every other file
-student.onnx    raw `segments` (n, 120, 25) to `logits` (n, n_classes)
-teacher.onnx    the same
-tradeoff.csv    threshold, fallback rate, accuracy and cost, and the lines to compare with
-tradeoff.png    the same as a picture
+- manifest.json: classes, units, models, threshold and guarantee, figures, provenance, and a sha256 for every other file
+- student.onnx: raw `segments` (n, 120, 25) to `logits` (n, n_classes)
+- teacher.onnx: the same
+- tradeoff.csv: threshold, fallback rate, accuracy and cost, and the lines to compare with
+- tradeoff.png: the same as a picture
 """
 
 import csv

@@ -7,6 +7,7 @@ from typing import Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from data.errors import ConfigError
 from data.metrics import cross_entropy_nats, mean_over_windows, softmax
 from data.song import Floats, Ints, stack_windows
 from serving.bundle import Bundle
@@ -142,6 +143,15 @@ def teacher_is_surer(student: NDArray[np.float64], teacher: NDArray[np.float64])
     """Return where, after falling back, the teacher's cross-entropy in nats is the smaller of the two."""
     surer: Bools = (teacher < student) | (np.isnan(student) & ~np.isnan(teacher))
     return surer
+
+
+def threshold_or_default(threshold_nats: float | None, bundle: Bundle) -> float:
+    """Return the threshold that was asked for, or else the bundle's; a negative one is a `ConfigError`."""
+    if threshold_nats is None:
+        return bundle.manifest.threshold_nats
+    if not threshold_nats >= 0:
+        raise ConfigError(f"threshold: expected at least 0 nats, found {threshold_nats}")
+    return threshold_nats
 
 
 def open_cascade(bundle: Bundle, *, provider: Provider = "auto", threads: int | None = None) -> Cascade:

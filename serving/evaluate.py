@@ -16,11 +16,11 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from data.command import run
-from data.errors import ConfigError, LabelError, SongError
+from data.errors import LabelError, SongError
 from data.song import Ints
 from data.table import NO_LABEL, SongTable
 from serving.bundle import Bundle, Evaluation, TradeoffRow, load_bundle
-from serving.cascade import Opinion, Voice, open_cascade
+from serving.cascade import Opinion, Voice, open_cascade, threshold_or_default
 from serving.runtime import Provider
 from serving.tradeoff import evaluation, tradeoff
 
@@ -82,8 +82,7 @@ def evaluate(
     """
     opened = load_bundle(bundle)
     manifest = opened.manifest
-    if threshold is not None and not threshold >= 0:
-        raise ConfigError(f"threshold: expected at least 0 nats, found {threshold}")
+    threshold_nats = threshold_or_default(threshold, opened)
     table = SongTable(songs)
     rows, labels = labelled(table, opened)
     cascade = open_cascade(opened, provider=provider)
@@ -94,7 +93,7 @@ def evaluate(
         songs,
         len(table) - len(rows),
         float(np.bincount(labels).max() / len(labels)),
-        evaluation(student, teacher, labels, manifest.threshold_nats if threshold is None else threshold),
+        evaluation(student, teacher, labels, threshold_nats),
         tradeoff(
             student,
             teacher,

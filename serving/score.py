@@ -27,7 +27,7 @@ from data.command import run
 from data.errors import ConfigError, SongError
 from data.table import SongTable
 from serving.bundle import load_bundle
-from serving.cascade import NOT_A_NUMBER, Answers, open_cascade
+from serving.cascade import NOT_A_NUMBER, Answers, open_cascade, threshold_or_default
 from serving.evaluate import check_units
 from serving.runtime import Provider
 
@@ -70,11 +70,10 @@ def score(
     """
     if out.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"{out}: expected a name that ends in .parquet or .csv")
-    if threshold is not None and not threshold >= 0:
-        raise ConfigError(f"threshold: expected at least 0 nats, found {threshold}")
     started = time.perf_counter()
     opened = load_bundle(bundle)
     classes = opened.manifest.classes
+    threshold_nats = threshold_or_default(threshold, opened)
     table = SongTable(songs)
     check_units(table, opened)
     cascade = open_cascade(opened, provider=provider)
@@ -85,7 +84,7 @@ def score(
     with _open_sink(out, schema) as sink, progress:
         for start in range(0, len(table), SONGS_AT_A_TIME):
             rows = range(start, min(start + SONGS_AT_A_TIME, len(table)))
-            answers = cascade.answer(table.songs(rows), threshold)
+            answers = cascade.answer(table.songs(rows), threshold_nats)
             song_ids = [table.song_ids[row] for row in rows]
             sink.write_batch(_record_batch(song_ids, answers, classes, schema))
             counts += np.bincount(answers.choice, minlength=len(classes))

@@ -107,7 +107,7 @@ class GenreService:
         self._bundle = load_bundle(Path(os.environ.get("SEGUE_BUNDLE", DEFAULT_BUNDLE)))
         self._cascade = open_cascade(self._bundle)
 
-    @app.post("/v1/classify", responses={422: {"model": ClassifyResponse | Problem}})
+    @app.post("/v1/classify", tags=["Service APIs"], responses={422: {"model": ClassifyResponse | Problem}})
     def classify(self, body: ClassifyRequest, response: Response) -> ClassifyResponse:
         """Put a genre on each song. 200 if at least one song could be answered, 422 if none could."""
         threshold = self._cascade.threshold_nats if body.threshold is None else body.threshold

@@ -23,3 +23,27 @@ def synthetic_songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("songs") / "synthetic.arrow"
     synth(path, songs=400, classes=4)
     return path
+
+
+@pytest.fixture(scope="session")
+def student_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run folder of a tiny student, with its teacher's inside; `songs.arrow` lies beside it. Not to change."""
+    from tests.bundles import train_runs  # Torch is slow to load, and the data floor's tests do without.
+
+    return train_runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def bundle(student_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tiny bundle of four genres. Not to change: copy it first."""
+    from tests.bundles import make_bundle
+
+    return make_bundle(student_run, tmp_path_factory.mktemp("bundles") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def mixed_songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a table of 500 labelled songs of 1 to 400 segments, of the bundle's genres."""
+    from tests.bundles import songs_of_all_lengths
+
+    return songs_of_all_lengths(tmp_path_factory.mktemp("songs") / "mixed.arrow", 500).path

@@ -90,11 +90,18 @@ def fit(
         name: what the progress bar calls this run.
 
     Raises:
+        ConfigError: too few songs to train on or to validate with.
         RunError: the loss is no longer a number.
     """
+    if len(rows) < 2 or not len(validation_rows):
+        raise ConfigError(
+            f"{name}: expected at least 2 songs to train on and 1 to validate with, "
+            f"found {len(rows)} and {len(validation_rows)}"
+        )
     torch.manual_seed(config.seed)
     order = np.random.default_rng(config.seed)
-    batches = math.ceil(len(rows) / config.batch_songs)
+    # Batch normalisation has nothing to measure in a batch of one.
+    batches = min(math.ceil(len(rows) / config.batch_songs), len(rows) // 2)
     parts = len(list(network.eval().parts(windows_of(songs, rows[:1]))))
     optimiser = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     schedule = OneCycleLR(optimiser, config.learning_rate, total_steps=config.epochs * batches * parts)

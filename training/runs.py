@@ -1,10 +1,10 @@
 """Run folders: what training leaves and export reads.
 
-run.json            what was trained, on what, and how well it went
-splits.json         ids of the train, validation, calibration and test songs
-model.safetensors   the weights
-held_out.safetensors  teacher runs with folds: the logits of every training song by a teacher that never saw it
-teacher/            student runs: the teacher's run, so that one folder is all that export needs
+- run.json: what was trained, on what, and how well it went
+- splits.json: ids of the train, validation, calibration and test songs
+- model.safetensors: the weights
+- held_out.safetensors: teacher runs with folds: the logits of every training song by a teacher that never saw it
+- teacher/: student runs: the teacher's run, so that one folder is all that export needs
 """
 
 import dataclasses

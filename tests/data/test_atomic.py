@@ -1,5 +1,6 @@
 """Atomic files and folders: the old one or the new one, never half of one."""
 
+import ctypes
 import os
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,21 @@ def test_a_folder_that_fails_half_way_changes_nothing(tmp_path: Path, before: di
     assert content(tmp_path) == before
 
 
+def test_a_folder_takes_the_place_of_another_where_names_cannot_be_exchanged_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, {"run/run.json": "old", "run/extra": "old"})
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+    with atomic_folder(tmp_path / "run") as folder:
+        (folder / "run.json").write_text("new")
+    assert content(tmp_path) == {"run/run.json": "new"}
+
+
 def test_a_folder_that_cannot_take_its_place_gives_the_old_one_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, {"run/run.json": "old"})
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
     rename = os.rename
 
     def no_drafts(source: Any, target: Any) -> None:

@@ -134,10 +134,29 @@ def test_a_table_can_be_selected_from(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate(table.songs([0, 1])), batch.take([0, 2]).segments)
 
 
+def test_a_condition_given_twice_keeps_songs_of_either_value_whatever_their_case(tmp_path: Path) -> None:
+    save(tmp_path / "all.arrow", random_batch([4, 5, 6, 7], labels=["Jazz", "Folk", "Rock", None]))
+    assert (
+        run(tmp_path / "all.arrow", tmp_path / "out.arrow", "--where", "label=jazz", "--where", "label=FOLK,None") == 0
+    )
+    assert SongTable(tmp_path / "out.arrow").song_ids == ["song-0-0", "song-0-1"]
+
+
+def test_a_song_is_not_a_duplicate_of_one_that_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    faulty, sound = random_batch([4, 4]), random_batch([4])
+    faulty.segments[0, 12] = 2.0
+    save(tmp_path / "faulty.arrow", faulty)
+    save(tmp_path / "sound.arrow", sound)
+    assert run(tmp_path / "faulty.arrow", tmp_path / "sound.arrow", tmp_path / "out.arrow", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["songs"] == 2
+    assert [name for name, _ in report["skipped"]] == ["song-0-0"]
+
+
 def test_a_table_has_only_some_fields_to_select_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "all.arrow", random_batch([4]))
     assert run(tmp_path / "all.arrow", tmp_path / "out.arrow", "--where", "year=1999") == 1
-    assert "all.arrow: no field year to select by; it has song_id, label, group" in capsys.readouterr().err
+    assert "all.arrow: no field 'year' to select by; it has song_id, label, group" in capsys.readouterr().err
 
 
 def test_two_tables_become_one(tmp_path: Path) -> None:

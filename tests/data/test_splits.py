@@ -117,3 +117,8 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(shares: tuple[float, 
 
 def test_shares_may_leave_just_a_tenth_to_train_on() -> None:
     assert vars(Shares(0.1, 0.2, 0.6)) == {"validation": 0.1, "calibration": 0.2, "test": 0.6}
+
+
+def test_a_share_that_cannot_be_dealt_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"multiples of 0\.05"):
+        Shares(validation=0.02)

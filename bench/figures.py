@@ -1,0 +1,78 @@
+"""Write the figures of README.md from the results in docs/results/, so that no number there is typed by hand.
+
+Example:
+    python -m bench.figures
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from data.command import run
+from data.errors import ConfigError
+
+README = Path("README.md")
+RESULTS = Path("docs/results")
+BEGIN, END = "<!-- figures: written by `make figures` from docs/results/, do not edit -->\n", "<!-- end of figures -->"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was written."""
+
+    page: Path
+
+    def __str__(self) -> str:
+        return f"{self.page}: figures written from {RESULTS}"
+
+
+def figures() -> Figures:
+    """Write the figures of README.md."""
+    text = README.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ConfigError(f"{README}: expected one block of figures between its two comments")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    README.write_text(before + BEGIN + figures_text(RESULTS) + END + after)
+    return Figures(README)
+
+
+def figures_text(results: Path) -> str:
+    """Return the figures of README.md as Markdown, from `demo.json` and `speed.json` in the folder `results`."""
+    demo, speed = _read(results / "demo.json"), _read(results / "speed.json")
+    found = demo["evaluation"]
+    by_batch = {(one["model"], one["batch_songs"]): one for one in speed["speeds"]}
+    batches = sorted({one["batch_songs"] for one in speed["speeds"]})
+    rows = [
+        [name, f"{found[name]['accuracy']:.3f}", *(f"{by_batch[name, batch]['songs_per_s']:,.0f}" for batch in batches)]
+        for name in ("student", "teacher", "cascade")
+    ]
+    headers = ["", "accuracy", *(f"songs/s, {batch} at a time" for batch in batches)]
+    made = speed["provenance"]
+    return (
+        f"\n{tabulate(rows, headers, tablefmt='github', disable_numparse=True)}\n\n"
+        f"Measured on {found['songs']:,} unseen synthetic songs; {found['fallback_rate']:.0%} of them went on to the teacher.\n"
+        f"{made['time'][:10]}, commit {made['commit']}, {made['machine']}.\n\n"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: expected results as JSON: {error}") from None
+    return content
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the figures."""
+    return run(figures, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Songs, runs and a bundle, small enough to be made anew for every session of tests."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.splits import Shares
+from data.synth import Difficulty, draw_genres, draw_songs, genre_name, synth
+from data.table import SongBatch, SongTable
+from export.calibration import CalibrationConfig
+from export.export import WindowsConfig, export
+from tests.random_songs import save
+from training.loop import LoopConfig
+from training.student import StudentConfig
+from training.teacher import TeacherConfig
+from training.train_student import train_student
+from training.train_teacher import train_teacher
+
+CLASSES = tuple(map(genre_name, range(4)))
+EASY = Difficulty(states=10, stray=0.2, label_noise=0.05)
+LONGEST = 400  # Segments.
+BOTH_ANSWER_NATS = 0.7  # At this threshold the student answers for some songs, and the teacher for others.
+
+
+def train_runs(folder: Path) -> Path:
+    """Train a teacher and a student on `folder/songs.arrow`, which is made too; return the student's run folder."""
+    torch.set_num_threads(1)  # In networks this small a second thread only waits for the first.
+    songs, teacher, student = folder / "songs.arrow", folder / "teacher", folder / "student"
+    synth(songs, songs=600, classes=len(CLASSES), difficulty=EASY)
+    loop = LoopConfig(epochs=2, batch_songs=32, learning_rate=1e-2)
+    train_teacher(songs, teacher, 2, TeacherConfig(state=16, bptt_steps=40), loop, Shares(test=0.1))
+    train_student(songs, teacher, student, StudentConfig(hidden=32, input_dropout=0.2, hidden_dropout=0.2), loop)
+    return student
+
+
+def make_bundle(student_run: Path, out: Path) -> Path:
+    """Export a student's run to `out`; the teacher takes up to three looks at a song."""
+    export(student_run, out, windows=WindowsConfig(teacher_windows=3), calibration=CalibrationConfig(points=10))
+    return out
+
+
+def songs_of_all_lengths(path: Path, n_songs: int) -> SongTable:
+    """Write a table of labelled songs of 1 to 400 segments, of the genres that `train_runs` learns."""
+    rng = np.random.default_rng(7)
+    values, labels = draw_songs(n_songs, draw_genres(len(CLASSES), 0, EASY), EASY, rng, LONGEST)
+    lengths = rng.integers(1, LONGEST + 1, n_songs)
+    batch = SongBatch(
+        song_ids=[f"song-{row}" for row in range(n_songs)],
+        segments=np.concatenate([song[:length] for song, length in zip(values, lengths, strict=True)]),
+        lengths=lengths,
+        labels=[CLASSES[label] for label in labels],
+        groups=[None] * n_songs,
+    )
+    return save(path, batch, classes=CLASSES)

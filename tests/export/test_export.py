@@ -1,0 +1,201 @@
+"""Export: a run goes in, a whole bundle comes out, or nothing does."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from data.errors import ConfigError, RunError, SegueError, SongError
+from data.song import FEATURE_NAMES, Floats, Ints
+from data.synth import synth
+from data.table import SongTable
+from export.export import WindowsConfig, export, main
+from serving.bundle import load_bundle
+from tests.bundles import CLASSES, EASY
+from training.runs import load_run
+
+
+@pytest.fixture
+def run(student_run: Path, tmp_path: Path) -> Path:
+    """Return a copy of the student's run, to be damaged."""
+    return shutil.copytree(student_run, tmp_path / "student")
+
+
+def edit(file: Path, change: Callable[[dict[str, list[str]]], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def plain_log_probs(bundle: Path, kind: str, songs: Floats) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Return the log-probabilities (n, n_classes) of windows by bare ONNX Runtime and the manifest's temperature."""
+    session = onnxruntime.InferenceSession(bundle / f"{kind}.onnx", providers=["CPUExecutionProvider"])
+    logits = session.run(None, {"segments": songs})[0].astype(np.float64)
+    logits /= json.loads((bundle / "manifest.json").read_text())[kind]["temperature"]
+    log_probs: np.ndarray[tuple[int, int], np.dtype[np.float64]] = logits - np.log(
+        np.exp(logits).sum(axis=1, keepdims=True)
+    )
+    return log_probs
+
+
+def split_of(run: Path, name: str) -> tuple[Floats, Ints]:
+    """Return the segments (n, 120, 25) and labels of the songs of one split."""
+    table = SongTable(run.parent / "songs.arrow")
+    ids = set(json.loads((run / "splits.json").read_text())[name])
+    rows = [row for row, song_id in enumerate(table.song_ids) if song_id in ids]
+    return np.stack(table.songs(rows)), table.labels[rows]
+
+
+def test_every_file_of_a_bundle_has_its_hash_in_the_manifest(bundle: Path) -> None:
+    files = files_of(bundle)
+    assert set(files) == {"manifest.json", "student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png"}
+    stated = json.loads(files.pop("manifest.json"))["sha256"]
+    assert stated == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    assert files["tradeoff.png"].startswith(b"\x89PNG")
+
+
+def test_the_manifest_says_what_was_exported(bundle: Path, student_run: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    songs_sha256 = hashlib.sha256((student_run.parent / "songs.arrow").read_bytes()).hexdigest()
+    assert manifest["format_version"] == 1
+    assert manifest["classes"] == list(CLASSES)
+    assert (manifest["units"], manifest["features"]) == ("raw", list(FEATURE_NAMES))
+    assert (manifest["student"]["windows"], manifest["teacher"]["windows"]) == (1, 3)
+    assert (manifest["student"]["network"]["hidden"], manifest["teacher"]["network"]["state"]) == (32, 16)
+    assert max(manifest["student"]["parity"], manifest["teacher"]["parity"]) < 1e-4
+    assert manifest["songs_sha256"] == songs_sha256
+    assert manifest["split_songs"] == {"train": 360, "validation": 60, "calibration": 120, "test": 60}
+    assert manifest["guarantee"]["calibration_songs"] == 120
+    assert manifest["provenance"]["libraries"]["onnxruntime"] == onnxruntime.__version__
+
+
+def test_the_figures_of_a_bundle_are_those_of_its_test_songs(bundle: Path, student_run: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["metrics_split"] == "test"
+    songs, labels = split_of(student_run, "test")
+    found = manifest["metrics"]
+    assert found["songs"] == len(labels) == 60
+    for kind in ("student", "teacher"):
+        log_probs = plain_log_probs(bundle, kind, songs)
+        assert found[kind]["accuracy"] == pytest.approx((log_probs.argmax(axis=1) == labels).mean())
+        assert found[kind]["nll"] == pytest.approx(-log_probs[np.arange(60), labels].mean(), abs=1e-5)
+
+
+def test_the_temperature_is_the_best_one_on_the_calibration_songs(bundle: Path, student_run: Path) -> None:
+    songs, labels = split_of(student_run, "calibration")
+    for kind in ("student", "teacher"):
+        tempered = plain_log_probs(bundle, kind, songs)
+        losses = []
+        for factor in (0.97, 1.0, 1.03):
+            scores = tempered / factor
+            losses.append((np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(labels)), labels]).mean())
+        assert losses[1] == min(losses)
+
+
+def test_without_test_songs_the_figures_are_those_of_the_calibration_songs(run: Path, tmp_path: Path) -> None:
+    edit(run / "splits.json", lambda splits: splits.update(calibration=splits["calibration"] + splits["test"], test=[]))
+    manifest = export(run, tmp_path / "bundle").manifest
+    assert (manifest.metrics_split, manifest.metrics.songs) == ("calibration", 180)
+    assert load_bundle(tmp_path / "bundle").manifest == manifest
+
+
+def test_the_verb_prints_one_json_document_and_replaces_a_bundle(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, moved = tmp_path / "bundle", (run.parent / "elsewhere.arrow")
+    out.mkdir()
+    (out / "old").touch()
+    shutil.copy(SongTable(Path(load_run(run, "student")[0].songs)).path, moved)
+    edit(run / "run.json", lambda record: record.update(songs="/gone/songs.arrow"))
+    options = ["--songs", str(moved), "--student-windows", "2", "--points", "20", "--json"]
+    assert main([str(run), "--out", str(out), *options]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert printed["manifest"] == manifest
+    assert (manifest["student"]["windows"], manifest["guarantee"]["points_below_teacher"]) == (2, 20)
+    assert not (out / "old").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "elsewhere.arrow", "student"]
+
+
+def no_calibration(run: Path) -> None:
+    edit(run / "splits.json", lambda splits: splits.update(calibration=[]))
+
+
+def songs_gone(run: Path) -> None:
+    edit(run / "run.json", lambda record: record.update(songs="/gone/songs.arrow"))
+
+
+def other_songs(run: Path) -> None:
+    synth(run.parent / "other.arrow", songs=600, classes=len(CLASSES), seed=1, difficulty=EASY)
+    edit(run / "run.json", lambda record: record.update(songs=str(run.parent / "other.arrow")))
+
+
+def cut_weights(run: Path) -> None:
+    weights = run / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def other_shape(run: Path) -> None:
+    edit(run / "run.json", lambda record: record.update(network={**record["network"], "hidden": 31}))  # type: ignore[dict-item]
+
+
+def a_teacher(run: Path) -> None:
+    teacher = run / "teacher"
+    teacher.rename(run.parent / "teacher")
+    shutil.rmtree(run)
+    (run.parent / "teacher").rename(run)
+
+
+def no_teacher(run: Path) -> None:
+    shutil.rmtree(run / "teacher")
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "message"),
+    [
+        (shutil.rmtree, RunError, "student: expected a student run, found no such folder. `segue train-student` makes"),
+        (a_teacher, RunError, "student: expected a student run, found a teacher run"),
+        (no_teacher, RunError, "student/teacher: expected a teacher run, found no such folder"),
+        (no_calibration, RunError, "student: expected calibration songs, found none"),
+        (songs_gone, SongError, "/gone/songs.arrow: expected a song table, found no such file"),
+        (other_songs, RunError, r"student: was trained on .*other.arrow \(sha256 .*holds other songs"),
+        (cut_weights, RunError, "student: the weights cannot be read or do not fit run.json"),
+        (other_shape, RunError, "student: the weights cannot be read or do not fit run.json"),
+    ],
+)
+def test_a_run_that_cannot_be_exported_is_refused_and_the_old_bundle_stays(
+    run: Path, tmp_path: Path, damage: Callable[[Path], None], kind: type[SegueError], message: str
+) -> None:
+    damage(run)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "old").touch()
+    with pytest.raises(kind, match=message):
+        export(run, tmp_path / "bundle")
+    assert list((tmp_path / "bundle").iterdir()) == [tmp_path / "bundle" / "old"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_stop_halfway_leaves_the_old_bundle(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "old").touch()
+    monkeypatch.setattr("export.export.draw_tradeoff", stop)
+    assert main([str(run), "--out", str(tmp_path / "bundle")]) == 130
+    assert list((tmp_path / "bundle").iterdir()) == [tmp_path / "bundle" / "old"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_model_that_sees_no_window_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected at least one window for each model, found .*teacher_windows=0"):
+        WindowsConfig(teacher_windows=0)

@@ -1,0 +1,114 @@
+"""Parity: no bundle whose graphs say anything else than the trained networks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from data.song import CHROMA, LOUDNESS, Floats, check_segments
+from export.export import export
+from export.graph import graph_of
+from export.parity import ParityError, check_parity, edge_windows, network_logits
+from tests.random_songs import random_segments
+from training.networks import Network
+from training.runs import load_run
+
+Change = Callable[[Floats, Floats], Floats]  # Of windows and their logits.
+
+
+class Changed:
+    """A model that says what `network` says, changed."""
+
+    def __init__(self, network: Network, change: Change) -> None:
+        self._network, self._change = network, change
+
+    def logits(self, windows: Floats) -> Floats:
+        return self._change(windows, network_logits(self._network, windows).copy())
+
+
+def unchanged(_: Floats, logits: Floats) -> Floats:
+    return logits
+
+
+def slightly_off(_: Floats, logits: Floats) -> Floats:
+    logits[-1, 1] += 5e-5
+    return logits
+
+
+def off_alone(windows: Floats, logits: Floats) -> Floats:
+    return logits + 2e-4 if len(windows) == 1 else logits
+
+
+def off_in_large_batches(windows: Floats, logits: Floats) -> Floats:
+    return logits + 2e-4 if len(windows) > 7 else logits
+
+
+def off_in_silence(windows: Floats, logits: Floats) -> Floats:
+    logits[(windows == 0).all(axis=(1, 2))] += 1
+    return logits
+
+
+def not_a_number(_: Floats, logits: Floats) -> Floats:
+    logits[0, 0] = np.nan
+    return logits
+
+
+@pytest.fixture(scope="module")
+def network(student_run: Path) -> Network:
+    return load_run(student_run, "student")[1]
+
+
+@pytest.fixture(scope="module")
+def windows() -> Floats:
+    return random_segments(300 * 120).reshape(300, 120, 25)
+
+
+@pytest.mark.parametrize(("change", "parity"), [(unchanged, 0.0), (slightly_off, 5e-5)])
+def test_parity_is_the_largest_difference(network: Network, windows: Floats, change: Change, parity: float) -> None:
+    assert check_parity("student", network, Changed(network, change), windows) == pytest.approx(parity, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (off_alone, "within 0.0001 .* at batch 1, found a difference of 0.0002"),
+        (off_in_large_batches, "at batch 256, found a difference of 0.0002"),
+        (off_in_silence, "found a difference of 1 in song 3 of 4"),
+        (not_a_number, "found a difference of nan in song 0"),
+    ],
+)
+def test_a_difference_is_refused_wherever_it_shows(
+    network: Network, windows: Floats, change: Change, message: str
+) -> None:
+    with pytest.raises(ParityError, match=f"student: expected logits .*{message}"):
+        check_parity("student", network, Changed(network, change), windows)
+
+
+def test_edge_songs_are_legal() -> None:
+    for name, segments in zip(("silence", "loudest", "extreme", "zero"), edge_windows(), strict=True):
+        check_segments(segments, name)
+    assert edge_windows()[:, :, LOUDNESS].min() == -60
+    assert edge_windows()[:, :, CHROMA].max() == 1
+
+
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+@pytest.mark.parametrize("value", [0.5, np.nan])
+def test_a_damaged_weight_is_refused_and_nothing_is_written(
+    student_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, value: float
+) -> None:
+    def damaged_graph_of(network: Network, classes: tuple[str, ...]) -> onnx.ModelProto:
+        model = graph_of(network, classes)
+        if kind in model.graph.name:
+            weights = next(one for one in model.graph.initializer if one.name == "readout_weight")
+            values = numpy_helper.to_array(weights).copy()
+            values[0, 0] += value
+            weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+        return model
+
+    monkeypatch.setattr("export.export.graph_of", damaged_graph_of)
+    with pytest.raises(ParityError, match=f"{kind}: expected logits within 0.0001 of the trained network's"):
+        export(student_run, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,167 @@
+"""The training loop: repeatable, every song once an epoch, the best epoch kept, and a clear end when it fails."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from data.errors import ConfigError, RunError
+from data.metrics import accuracy, nll, softmax
+from data.table import SongTable
+from training.loop import Fit, LoopConfig, Loss, fit, predict, windows_of
+from training.networks import Config, Network, build
+from training.standardise import Standardise
+from training.student import StudentConfig
+from training.teacher import TeacherConfig
+
+TEACHER = TeacherConfig(state=4, bptt_steps=60)
+STUDENT = StudentConfig(look="pooled", hidden=16)
+VALIDATION_ROWS = np.arange(300, 400)
+
+
+@pytest.fixture(scope="module")
+def table(synthetic_songs: Path) -> SongTable:
+    return SongTable(synthetic_songs)
+
+
+def trained(
+    songs: SongTable,
+    config: Config,
+    loop: LoopConfig,
+    n_train: int = 60,
+    loss: Loss = functional.cross_entropy,
+    targets: Tensor | None = None,
+) -> tuple[Network, Fit]:
+    rows = np.arange(n_train)
+    torch.manual_seed(loop.seed)
+    network = build(config, len(songs.classes), Standardise.of(songs, rows))
+    fitted = fit(
+        network,
+        songs,
+        rows=rows,
+        targets=torch.from_numpy(songs.labels[rows]) if targets is None else targets,
+        loss=loss,
+        validation_rows=VALIDATION_ROWS,
+        config=loop,
+        name="a network",
+    )
+    return network, fitted
+
+
+class Recorder:
+    """A loss that keeps the targets it was called with, and can lose its number at one call."""
+
+    def __init__(self, lost_at_call: int = 0) -> None:
+        self.calls: list[list[int]] = []
+        self.lost_at_call = lost_at_call
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        self.calls.append(targets.tolist())
+        return logits.square().mean() * (math.nan if len(self.calls) == self.lost_at_call else 1)
+
+
+@pytest.mark.parametrize("config", [TEACHER, STUDENT], ids=["teacher", "student"])
+def test_the_same_seed_trains_the_same_network_bit_for_bit(table: SongTable, config: Config) -> None:
+    (one, fit_one), (same, fit_same) = (trained(table, config, LoopConfig(epochs=2, batch_songs=25)) for _ in range(2))
+    for name, tensor in one.state_dict().items():
+        np.testing.assert_array_equal(tensor, same.state_dict()[name])
+    np.testing.assert_array_equal(fit_one.validation_logits, fit_same.validation_logits)
+    assert [epoch.train_loss for epoch in fit_one.epochs] == [epoch.train_loss for epoch in fit_same.epochs]
+
+
+def test_another_seed_trains_another_network(table: SongTable) -> None:
+    losses = [trained(table, STUDENT, LoopConfig(epochs=1, seed=seed))[1].best.train_loss for seed in (0, 1)]
+    assert losses[0] != losses[1]
+
+
+def test_the_network_ends_with_the_weights_of_its_best_epoch(table: SongTable) -> None:
+    steps = itertools.count()
+
+    def learn_for_four_epochs_and_unlearn_for_four(logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, labels) * (1 if next(steps) < 4 * 3 else -1)
+
+    loop = LoopConfig(epochs=8, batch_songs=20, learning_rate=0.05)
+    network, fitted = trained(table, STUDENT, loop, loss=learn_for_four_epochs_and_unlearn_for_four)
+    assert fitted.best == max(fitted.epochs, key=lambda epoch: (epoch.validation_accuracy, -epoch.validation_nll))
+    assert fitted.best.validation_accuracy > fitted.epochs[-1].validation_accuracy
+    assert not network.training
+    found = predict(network, table, VALIDATION_ROWS)
+    np.testing.assert_array_equal(found, fitted.validation_logits)
+    labels = table.labels[VALIDATION_ROWS]
+    assert fitted.best.validation_accuracy == accuracy(found, labels)
+    assert fitted.best.validation_nll == nll(softmax(found), labels)
+
+
+def test_every_song_is_learnt_from_once_an_epoch_and_once_a_part(table: SongTable) -> None:
+    recorder = Recorder()
+    trained(table, TEACHER, LoopConfig(epochs=2, batch_songs=25), loss=recorder, targets=torch.arange(60))
+    assert len(recorder.calls) == 2 * 3 * 2  # epochs, batches, parts
+    assert recorder.calls[::2] == recorder.calls[1::2]
+    first, second = (
+        [row for batch in calls[::2] for row in batch] for calls in (recorder.calls[:6], recorder.calls[6:])
+    )
+    assert sorted(first) == sorted(second) == list(range(60))
+    assert first != second
+
+
+def test_a_student_learns_more_than_chance(table: SongTable) -> None:
+    _, fitted = trained(table, STUDENT, LoopConfig(epochs=8, batch_songs=50, learning_rate=0.02), n_train=300)
+    assert fitted.best.validation_accuracy > 0.5  # Four classes of equal size.
+    assert fitted.epochs[-1].train_loss < fitted.epochs[0].train_loss
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_says_where(table: SongTable) -> None:
+    with pytest.raises(RunError, match=r"a network: the loss became nan in epoch 2, training step 2\. .*0\.004"):
+        trained(table, STUDENT, LoopConfig(epochs=3, batch_songs=20), loss=Recorder(lost_at_call=5))
+
+
+def test_a_loss_lost_in_the_middle_of_a_song_ends_the_run_too(table: SongTable) -> None:
+    with pytest.raises(RunError, match="the loss became nan in epoch 1"):
+        trained(table, TEACHER, LoopConfig(epochs=1, batch_songs=20), loss=Recorder(lost_at_call=3))
+
+
+def test_no_batch_is_a_song_on_its_own(table: SongTable) -> None:
+    recorder = Recorder()  # Batch normalisation has nothing to measure in a batch of one.
+    trained(table, STUDENT, LoopConfig(epochs=1, batch_songs=2), n_train=7, loss=recorder)
+    assert sorted(map(len, recorder.calls)) == [2, 2, 3]
+
+
+@pytest.mark.parametrize(("n_train", "n_validation"), [(60, 0), (1, 100), (0, 100)])
+def test_songs_to_train_on_and_to_validate_with_are_needed(table: SongTable, n_train: int, n_validation: int) -> None:
+    with pytest.raises(ConfigError, match=rf"a network: expected at least 2 .* found {n_train} and {n_validation}"):
+        fit(
+            build(STUDENT, 4, Standardise()),
+            table,
+            rows=np.arange(n_train),
+            targets=torch.from_numpy(table.labels[:n_train]),
+            loss=functional.cross_entropy,
+            validation_rows=VALIDATION_ROWS[:n_validation],
+            config=LoopConfig(epochs=1),
+            name="a network",
+        )
+
+
+def test_prediction_does_not_depend_on_how_many_songs_are_asked_for(
+    table: SongTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = build(TEACHER, 4, Standardise())
+    with torch.inference_mode():
+        expected = network.eval()(windows_of(table, np.arange(50)))
+    monkeypatch.setattr("training.loop.WINDOWS_AT_A_TIME", 7)
+    np.testing.assert_allclose(predict(network.train(), table, np.arange(50)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"epochs": 0}, {"batch_songs": 1}, {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"clip_norm": 0.0}],
+)
+def test_settings_under_which_nothing_is_learnt_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="expected epochs >= 1, batch_songs >= 2, learning_rate > 0"):
+        LoopConfig(**setting)
