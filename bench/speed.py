@@ -19,6 +19,7 @@ from tyro.conf import Positional
 
 from data.command import run
 from data.errors import ConfigError, SongError
+from data.machine import usable_cores
 from data.provenance import Provenance, provenance
 from data.song import Floats
 from data.synth import Difficulty, draw_genres, draw_songs
@@ -26,7 +27,7 @@ from data.table import SongTable
 from serving.bundle import load_bundle
 from serving.cascade import Cascade, open_cascade
 from serving.evaluate import check_units
-from serving.runtime import Provider, usable_cores
+from serving.runtime import Provider
 from serving.timing import seconds_per_call
 
 

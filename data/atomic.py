@@ -17,10 +17,15 @@ def atomic_file(path: Path) -> Iterator[Path]:
     draft = _draft_of(path)
     try:
         yield draft
-        _sync(draft)
-        os.replace(draft, path)
+        publish(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def publish(draft: Path, path: Path) -> None:
+    """Let a finished file take the place of `path` in one step, its bytes on the disk first."""
+    _sync(draft)
+    os.replace(draft, path)
 
 
 @contextmanager

@@ -54,10 +54,10 @@ class CourseFile:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def batches(self) -> Iterator[SongBatch | Skipped]:
-        """Yield the selected songs in file order."""
-        for start in range(0, len(self._rows), BATCH_SONGS):
-            rows = self._rows[start : start + BATCH_SONGS]
+    def batches(self, start: int = 0) -> Iterator[SongBatch | Skipped]:
+        """Yield the selected songs after the first `start` in file order."""
+        for first in range(start, len(self._rows), BATCH_SONGS):
+            rows = self._rows[first : first + BATCH_SONGS]
             yield SongBatch(
                 song_ids=[self._song_ids[row] for row in rows],
                 segments=self._inputs[rows].astype(np.float32).reshape(-1, N_FEATURES),

@@ -29,7 +29,7 @@ from tyro.conf import Positional
 
 from data.command import run
 from data.errors import ConfigError, MissingDependencyError, SongError
-from data.song import CHROMA, FEATURE_NAMES, LOUDNESS, N_FEATURES, TIMBRE, WINDOW, Floats, Ints, Units, first_fault
+from data.song import CHROMA, FEATURE_NAMES, LOUDNESS, N_FEATURES, TIMBRE, WINDOW, Floats, Units, first_fault
 from data.songs import open_source
 from data.source import Skipped
 from data.synth import LOUDNESS_MEAN_DB, LOUDNESS_SD_DB, TIMBRE_MEAN, TIMBRE_SD
@@ -108,7 +108,7 @@ class Description:
     duplicates: Findings  # Songs with the segments of an earlier one, under another id.
 
     def __str__(self) -> str:
-        classes = [*sorted(self.labelled.items(), key=lambda one: -one[1]), ("(no label)", self.unlabelled)]
+        classes = [*self.ranked(), ("(no label)", self.unlabelled)]
         shares = [(name, songs, songs / self.songs) for name, songs in classes]
         blocks = [(block.name, block.mean, block.sd, block.min, block.max) for block in self.blocks]
         remarks = [f"  {text}: {'; '.join(some)}" if some else f"  {text}" for text, some in self.attention()]
@@ -129,40 +129,41 @@ class Description:
 
     def facts(self) -> list[str]:
         """Return the few facts that matter, for a title line."""
-        classes, artists = _count(len(self.labelled), "class", "classes"), _count(self.groups, "artist")
-        return [_count(self.songs, "song"), classes, artists, self.units]
+        labelled = f"{self.songs - self.unlabelled:,} labelled in {_count(len(self.labelled), 'class')}"
+        return [_count(self.songs, "song"), labelled, _count(self.groups, "artist"), self.units]
+
+    def ranked(self) -> list[tuple[str, int]]:
+        """Return the classes and how many songs they have, the largest first."""
+        return sorted(self.labelled.items(), key=lambda one: -one[1])
 
     def details(self) -> dict[str, str]:
-        """Return a line about the lengths, one about the artists, and the fingerprint."""
+        """Return a line each about lengths and artists, and the fingerprint."""
         low, middle, high = (f"{quartile:,.0f}" for quartile in self.lengths.quartiles)
         spread = f"{self.lengths.min:,} to {self.lengths.max:,} segments, median {middle}, middle half {low} to {high}"
-        same = f"all {self.lengths.min:,} segments"
-        mean = (self.songs - self.ungrouped) / max(self.groups, 1)
         name, most = self.largest_group or ("", 0)
-        artists = f"{mean:.1f} songs each, {most:,} at most ({name}), {_count(self.ungrouped, 'song')} without one"
+        artists = f"{(self.songs - self.ungrouped) / max(self.groups, 1):.1f} songs each, {most:,} at most ({name})"
+        unnamed = f"; {_count(self.ungrouped, 'song')} without one" if self.ungrouped else ""
         return {
-            "lengths": same if self.lengths.min == self.lengths.max else spread,
-            "artists": artists if self.groups else "none named, so splits cannot keep an artist's songs together",
-            "fingerprint": f"sha256 {self.fingerprint}" if self.fingerprint else "none, a folder",
+            "lengths": spread if self.lengths.min < self.lengths.max else f"{middle} segments, all the same",
+            "artists": artists + unnamed if self.groups else "none named",
+            "fingerprint": f"sha256 {self.fingerprint}" if self.fingerprint else "none, it is a folder",
         }
 
-    def attention(self) -> list[tuple[str, tuple[str, ...]]]:
+    def attention(self) -> list[tuple[str, list[str]]]:
         """Return what deserves attention, the worst first, each with its first examples."""
-        off = tuple(feature.off for feature in self.features if feature.off)
-        rare = tuple(f"{name} {songs}" for name, songs in self.labelled.items() if songs < RARE_SONGS)
-        faults = tuple(f"{name}: {reason}" for name, reason in self.faults.listed)
-        twice = tuple(f"{name} = {first}" for name, first in self.duplicates.listed)
-        remarks: list[tuple[int, str, str, tuple[str, ...]]] = [
+        faults = [f"{name}: {reason}" for name, reason in self.faults.listed]
+        off = [feature.off for feature in self.features if feature.off]
+        twice = [f"{name} = {first}" for name, first in self.duplicates.listed]
+        rare = [f"{name} {songs}" for name, songs in reversed(self.ranked()) if songs < RARE_SONGS]
+        remarks: list[tuple[int, str, str, list[str]]] = [
             (self.faults.count, "song", "that `segue songs` would leave out", faults),
             (len(off), "feature", "off the ranges known from the Million Song Dataset", off),
             (self.duplicates.count, "song", "with the same segments as an earlier one", twice),
-            (self.unlabelled, "song", f"without a label ({self.unlabelled / self.songs:.0%})", ()),
-            (len(rare), "class/classes", f"of fewer than {RARE_SONGS} songs", rare),
-            (self.lengths.short, "song", f"shorter than {WINDOW} segments, whose window repeats them", ()),
+            (self.unlabelled, "song", f"without a label ({self.unlabelled / self.songs:.0%})", []),
+            (len(rare), "class", f"of fewer than {RARE_SONGS} songs", rare),
+            (self.lengths.short, "song", f"shorter than {WINDOW} segments, whose window repeats them", []),
         ]
-        return [
-            (f"{_count(count, *noun.split('/'))} {what}", some[:LISTED]) for count, noun, what, some in remarks if count
-        ]
+        return [(f"{_count(count, noun)} {what}", some[:LISTED]) for count, noun, what, some in remarks if count]
 
 
 class FeatureTally:
@@ -216,7 +217,7 @@ class SongTally:
         """Start with no songs of the given classes."""
         self.labels: Counter[str | None] = Counter(dict.fromkeys(classes, 0))
         self.groups: Counter[str | None] = Counter()
-        self.lengths = np.zeros(0, np.int64)
+        self.lengths: list[int] = []
         self.features = FeatureTally()
         self.faults, self.duplicates = Findings(), Findings()
         self._units: Units = units
@@ -227,7 +228,7 @@ class SongTally:
         """Add a batch of songs; segments that are not finite stay out of the features."""
         self.labels.update(batch.labels)
         self.groups.update(batch.groups)
-        self.lengths = np.concatenate([self.lengths, batch.lengths])
+        self.lengths += batch.lengths.tolist()
         sound = first_fault(batch.segments, self._units) is None
         for name, length, end in zip(batch.song_ids, batch.lengths, batch.lengths.cumsum(), strict=True):
             self._inspect(name, batch.segments[end - length : end], sound)
@@ -244,9 +245,10 @@ class SongTally:
         elif fault is not None:
             self.faults.add(name, f"segment {fault[0]}: {fault[1]}")
         self._ids.add(name)
-        first = self._first_with.setdefault(hashlib.blake2b(song, digest_size=16).digest(), name) if len(song) else name
-        if first != name:
-            self.duplicates.add(name, first)
+        if len(song):
+            first = self._first_with.setdefault(hashlib.blake2b(song.data, digest_size=16).digest(), name)
+            if first != name:
+                self.duplicates.add(name, first)
 
 
 def describe(songs: Positional[Path], page: Path | None = None) -> Description:
@@ -278,7 +280,10 @@ def describe(songs: Positional[Path], page: Path | None = None) -> Description:
         found = "; ".join([_count(len(tally.lengths), "song"), *map(": ".join, tally.faults.listed)])
         raise SongError(f"{songs}: expected songs to describe, with at least one finite segment; found {found}")
     description = _description(songs, page, source.units, tally)
-    write_page(description, tally.lengths)
+    try:
+        write_page(description, np.array(tally.lengths))
+    except OSError as error:
+        raise ConfigError(f"{page}: expected a place to write the page, found: {error.strerror}") from None
     return description
 
 
@@ -289,7 +294,7 @@ def _page_of(songs: Path) -> Path:
 
 
 def _description(songs: Path, page: Path, units: Units, tally: SongTally) -> Description:
-    lengths = tally.lengths
+    lengths = np.array(tally.lengths)
     artists = Counter({name: count for name, count in tally.groups.items() if name is not None})
     known = KNOWN if units == "raw" else (None,) * N_FEATURES
     return Description(
@@ -310,9 +315,7 @@ def _description(songs: Path, page: Path, units: Units, tally: SongTally) -> Des
             short=int((lengths < WINDOW).sum()),
         ),
         blocks=tuple(tally.features.figures(name, columns) for name, columns in BLOCKS.items()),
-        features=tuple(
-            tally.features.figures(name, slice(i, i + 1), known[i]) for i, name in enumerate(FEATURE_NAMES)
-        ),
+        features=tuple(tally.features.figures(name, slice(i, i + 1), known[i]) for i, name in enumerate(FEATURE_NAMES)),
         faults=tally.faults,
         duplicates=tally.duplicates,
     )
@@ -325,8 +328,9 @@ def _fingerprint(songs: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _count(count: int, one: str, many: str | None = None) -> str:
-    return f"{count or 'no':,} {one if count == 1 else many or f'{one}s'}" if count else f"no {many or f'{one}s'}"
+def _count(count: int, noun: str) -> str:
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,16 +4,25 @@ From `/analysis`: `segments_timbre` (T, 12), `segments_pitches` (T, 12), `segmen
 from `/analysis/songs`, the artist from `/metadata/songs` (Bertin-Mahieux et al. 2011).
 """
 
-from collections.abc import Iterator
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 
 import h5py
 import numpy as np
 
 from data.errors import SongError
+from data.machine import usable_cores
 from data.song import Units, check_segments
-from data.source import BATCH_SONGS, Skipped
+from data.source import Skipped
 from data.table import SongBatch
+
+TRACKS_AT_A_TIME = 64  # Some megabytes of segments.
 
 
 class MsdTracks:
@@ -31,38 +40,69 @@ class MsdTracks:
     def __len__(self) -> int:
         return len(self._files)
 
-    def batches(self) -> Iterator[SongBatch | Skipped]:
-        """Yield the tracks in batches; a file that cannot be read is yielded as `Skipped`."""
-        tracks: list[SongBatch] = []
-        for file in self._files:
-            try:
-                tracks.append(self._track(file))
-            except SongError as error:
-                yield Skipped(file.name, str(error))
-            if len(tracks) == BATCH_SONGS:
-                yield _join(tracks)
-                tracks = []
-        if tracks:
-            yield _join(tracks)
+    def batches(self, start: int = 0) -> Iterator[SongBatch | Skipped]:
+        """Yield the tracks in order, read by all cores; a file that cannot be read is yielded as `Skipped`."""
+        files = self._files[start:]
+        shares = [files[at : at + TRACKS_AT_A_TIME] for at in range(0, len(files), TRACKS_AT_A_TIME)]
+        workers = min(usable_cores(), len(shares))
+        if workers < 2:
+            for share in shares:
+                yield from read_tracks(share)
+            return
+        # Processes, not threads: HDF5 lets one thread of a process in at a time. Spawned, since forks inherit locks.
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
+            waiting: deque[Future[list[SongBatch | Skipped]]] = deque()
+            for share in shares:
+                waiting.append(pool.submit(read_tracks, share))
+                if len(waiting) > 2 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
 
-    def _track(self, file: Path) -> SongBatch:
+
+def read_tracks(files: Sequence[Path]) -> list[SongBatch | Skipped]:
+    """Return the tracks of some files as one batch, and before it what could not be read."""
+    tracks: list[SongBatch] = []
+    skipped: list[SongBatch | Skipped] = []
+    for file in files:
         try:
-            with h5py.File(file) as track:
-                analysis = track["analysis"]
-                timbre = analysis["segments_timbre"][:]
-                pitches = analysis["segments_pitches"][:]
-                loudness = analysis["segments_loudness_start"][:]
-                track_id = analysis["songs"]["track_id"][0].decode()
-                artist_id = track["metadata"]["songs"]["artist_id"][0].decode()
-        except (OSError, KeyError, ValueError, IndexError) as error:
-            raise SongError(f"not a readable Million Song Dataset track, it may be cut short: {error}") from None
-        if not len(timbre) == len(pitches) == len(loudness):
-            raise SongError(
-                f"expected as many rows of timbre as of pitches and loudness, found {len(timbre)}, {len(pitches)} "
-                f"and {len(loudness)}"
-            )
-        segments = check_segments(np.column_stack([timbre, pitches, loudness]), track_id)
-        return SongBatch([track_id], segments, np.array([len(segments)]), [None], [artist_id or None])
+            tracks.append(read_track(file))
+        except SongError as error:
+            skipped.append(Skipped(file.name, str(error)))
+    return [*skipped, _join(tracks)] if tracks else skipped
+
+
+def read_track(file: Path) -> SongBatch:
+    """Return the one song of a track file."""
+    try:
+        with h5py.File(file) as track:
+            analysis = track["analysis"]
+            timbre = analysis["segments_timbre"][:]
+            pitches = analysis["segments_pitches"][:]
+            loudness = analysis["segments_loudness_start"][:]
+            track_id = analysis["songs"]["track_id"][0].decode()
+            artist_id = track["metadata"]["songs"]["artist_id"][0].decode()
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise SongError(f"not a readable Million Song Dataset track, it may be cut short: {error}") from None
+    if not len(timbre) == len(pitches) == len(loudness):
+        raise SongError(
+            f"expected as many rows of timbre as of pitches and loudness, found {len(timbre)}, {len(pitches)} "
+            f"and {len(loudness)}"
+        )
+    segments = check_segments(np.column_stack([timbre, pitches, loudness]), track_id)
+    return SongBatch([track_id], segments, np.array([len(segments)]), [None], [artist_id or None])
+
+
+def _end_with_parent() -> None:
+    """Let this worker end when its parent is killed; it would wait for work for ever."""
+
+    def watch() -> None:
+        parent = parent_process()
+        if parent is not None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _join(tracks: list[SongBatch]) -> SongBatch:

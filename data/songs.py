@@ -10,10 +10,11 @@ Examples:
     segue songs msd_songs.npz artifacts/test.arrow --where fold=3 --where balanced=true
 """
 
+import hashlib
+import json
+import logging
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -21,75 +22,18 @@ from tqdm import tqdm
 from tyro.conf import Positional, UseAppendAction, arg
 
 from data.command import run
+from data.conversion import Conversion, faults
 from data.course import CourseFile
 from data.errors import ConfigError, LabelError, SongError
 from data.labels import read_labels
 from data.msd import MsdTracks
-from data.song import WINDOW, Units, first_fault
-from data.source import BATCH_SONGS, Skipped, Source, select
-from data.table import NO_LABEL, SongBatch, SongTable, write_table
+from data.resume import ResumableTable, resumable_table
+from data.song import Units
+from data.source import Skipped, Source
+from data.table import SongBatch, SongWriter, write_table
+from data.table_source import TableSource
 
-NAMED_IN_REPORT = 10
-
-
-@dataclass
-class Conversion:
-    """What a conversion wrote, and what it left out and why."""
-
-    out: Path
-    units: Units
-    songs: int = 0
-    labelled: dict[str, int] = field(default_factory=dict)  # songs by class
-    unlabelled: list[str] = field(default_factory=list)  # ids
-    short: list[tuple[str, int]] = field(default_factory=list)  # id and segments of songs below one window
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # name and reason
-
-    def __str__(self) -> str:
-        classes = ", ".join(f"{name} {count}" for name, count in sorted(self.labelled.items()))
-        lines = [f"{self.out}: {self.songs} songs ({self.units})"]
-        lines.append(f"  labelled: {sum(self.labelled.values())}" + (f" ({classes})" if classes else ""))
-        lines.append(_listed("without a label", self.unlabelled))
-        short = [f"{name} ({segments} segments)" for name, segments in self.short]
-        lines.append(_listed(f"shorter than {WINDOW} segments, kept (their window repeats them)", short))
-        lines.append(f"  left out: {len(self.skipped)}")
-        lines += [f"    {name}: {reason}" for name, reason in self.skipped]
-        return "\n".join(lines)
-
-    def count(self, batch: SongBatch) -> None:
-        """Add the songs of a batch that was written."""
-        self.songs += len(batch)
-        for label, count in Counter(label for label in batch.labels if label is not None).items():
-            self.labelled[label] = self.labelled.get(label, 0) + count
-        self.unlabelled += [name for name, label in zip(batch.song_ids, batch.labels, strict=True) if label is None]
-        lengths = zip(batch.song_ids, batch.lengths.tolist(), strict=True)
-        self.short += [(name, length) for name, length in lengths if length < WINDOW]
-
-
-class TableSource:
-    """A song table as a source, so that tables can be joined, selected from and checked again."""
-
-    def __init__(
-        self, path: Path, units: Units | None = None, where: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
-        """Open the table at `path`; `where` selects by `song_id`, `label` or `group`."""
-        self._table = SongTable(path, units)
-        self.units: Units = self._table.units
-        self.classes = self._table.classes
-        names = [self.classes[label] if label != NO_LABEL else None for label in self._table.labels]
-        fields: dict[str, Sequence[str | None]] = {
-            "song_id": self._table.song_ids,
-            "label": names,
-            "group": self._table.groups,
-        }
-        self._rows = select(path, fields, len(self._table), where or {})
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def batches(self) -> Iterator[SongBatch | Skipped]:
-        """Yield the selected songs in table order."""
-        for start in range(0, len(self._rows), BATCH_SONGS):
-            yield self._table.batch(self._rows[start : start + BATCH_SONGS])
+log = logging.getLogger(__name__)
 
 
 def open_source(path: Path, units: Units | None, where: Mapping[str, Sequence[str]]) -> Source:
@@ -138,23 +82,68 @@ def songs(
     if len(found) > 1:
         raise SongError(f"{', '.join(map(str, sources))}: raw and standardised songs cannot share a table")
     order = _class_order(opened, classes, by_id)
-    report = Conversion(out, opened[0].units)
-    seen: set[str] = set()
-    progress = tqdm(total=sum(map(len, opened)), unit=" songs", disable=None, file=sys.stderr)
-    with write_table(out, report.units, order) as table, progress:
-        for item in (item for source in opened for item in source.batches()):
-            progress.update(len(item) if isinstance(item, SongBatch) else 1)
-            faults = {0: item.reason} if isinstance(item, Skipped) else _faults(item, report.units, seen)
-            names = [item.name] if isinstance(item, Skipped) else item.song_ids
-            report.skipped += [(names[row], reason) for row, reason in faults.items()]
-            if faults and strict:
-                raise SongError("{}: {}".format(*report.skipped[0]))
-            if isinstance(item, SongBatch):
-                kept = item.take([row for row in range(len(item)) if row not in faults]) if faults else item
-                kept = _relabelled(kept, by_id, order)
-                table.write(kept)
-                report.count(kept)
+    units_found = opened[0].units
+    if out.suffix == ".parquet":
+        with write_table(out, units_found, order) as table:
+            return _convert(opened, table, Conversion(out, units_found), by_id, order, strict)
+    key = _key(sources, labels, [classes, where, units, strict])
+    with resumable_table(out, units_found, order, key) as resumable:
+        state = resumable.state
+        report = Conversion.of_state(out, state["report"]) if state else Conversion(out, units_found)
+        if state:
+            log.info("going on after %d songs that an earlier run had written", report.songs)
+        return _convert(opened, resumable, report, by_id, order, strict, state["done"] if state else 0)
+
+
+def _convert(
+    sources: Sequence[Source],
+    table: SongWriter | ResumableTable,
+    report: Conversion,
+    labels: Mapping[str, str] | None,
+    classes: Sequence[str],
+    strict: bool,
+    done: int = 0,
+) -> Conversion:
+    """Write the songs of all sources after the first `done` to `table`, and count them in `report`."""
+    resumable = table if isinstance(table, ResumableTable) else None
+    seen = set(resumable.song_ids) if resumable else set()
+    progress = tqdm(total=sum(map(len, sources)), initial=done, unit=" songs", disable=None, file=sys.stderr)
+    for item in _items(sources, done):
+        entries, faulty = (1, {0: item}) if isinstance(item, Skipped) else (len(item), faults(item, report.units, seen))
+        for song in faulty.values():
+            if strict:
+                raise SongError(f"{song.name}: {song.reason}")
+            report.leave_out(song)
+        done += entries
+        progress.update(entries)
+        if isinstance(item, SongBatch):
+            kept = item.take([row for row in range(len(item)) if row not in faulty]) if faulty else item
+            kept = _relabelled(kept, labels, classes)
+            table.write(kept)
+            report.keep(kept)
+            if resumable:
+                resumable.note({"done": done, "report": report.state()})
+    progress.close()
     return report
+
+
+def _items(sources: Sequence[Source], done: int) -> Iterator[SongBatch | Skipped]:
+    """Yield what all sources hold after the first `done` songs, readable or not."""
+    for source in sources:
+        skipped = min(done, len(source))
+        yield from source.batches(skipped)
+        done -= skipped
+
+
+def _key(sources: Sequence[Path], labels: Path | None, options: Sequence[object]) -> str:
+    """Return what a conversion is made from, so that a draft made from something else is not gone on with."""
+    files = [file for path in (*sources, *([labels] if labels else [])) for file in _files(path)]
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps([stats, options], default=str).encode()).hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
 def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
@@ -177,40 +166,11 @@ def _class_order(sources: Sequence[Source], chosen: tuple[str, ...], labels: Map
     return list(chosen) or ([] if labels else own)
 
 
-def _faults(batch: SongBatch, units: Units, seen: set[str]) -> dict[int, str]:
-    """Return the rows of a batch that break the contract, each with the reason; ids of the other songs join `seen`."""
-    sound = first_fault(batch.segments, units) is None and batch.lengths.min(initial=1) > 0
-    faults = {} if sound else _content_faults(batch, units)
-    for row, name in enumerate(batch.song_ids):
-        if row in faults:
-            continue
-        if name in seen:
-            faults[row] = "another song has the same id"
-        seen.add(name)
-    return faults
-
-
-def _content_faults(batch: SongBatch, units: Units) -> dict[int, str]:
-    faults = {}
-    for row, (length, end) in enumerate(zip(batch.lengths, batch.lengths.cumsum(), strict=True)):
-        fault = first_fault(batch.segments[end - length : end], units)
-        if not length:
-            faults[row] = "expected at least one segment, found none"
-        elif fault is not None:
-            faults[row] = f"segment {fault[0]}: {fault[1]}"
-    return faults
-
-
 def _relabelled(batch: SongBatch, labels: Mapping[str, str] | None, classes: Sequence[str]) -> SongBatch:
     """Return the batch with its genres from the label file, if any, and only those that are among `classes`, if any."""
     found = [labels.get(name) for name in batch.song_ids] if labels is not None else batch.labels
     kept = [name if not classes or name in classes else None for name in found]
     return SongBatch(batch.song_ids, batch.segments, batch.lengths, kept, batch.groups)
-
-
-def _listed(what: str, names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMED_IN_REPORT]) + (", ..." if len(names) > NAMED_IN_REPORT else "")
-    return f"  {what}: {len(names)}" + (f": {shown}" if names else "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

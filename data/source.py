@@ -36,8 +36,11 @@ class Source(Protocol):
     def __len__(self) -> int:
         """Return how many songs there are, readable or not."""
 
-    def batches(self) -> Iterator[SongBatch | Skipped]:
-        """Yield the songs in batches of at most `BATCH_SONGS`, and what had to be skipped."""
+    def batches(self, start: int = 0) -> Iterator[SongBatch | Skipped]:
+        """Yield the songs after the first `start`, readable or not, in batches of at most `BATCH_SONGS`.
+
+        Whatever had to be skipped among or before the songs of a batch is yielded before that batch.
+        """
 
 
 def select(path: Path, fields: Mapping[str, Any], n_songs: int, where: Mapping[str, Sequence[str]]) -> list[int]:

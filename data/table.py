@@ -25,6 +25,7 @@ from data.song import N_FEATURES, WINDOW, Floats, Ints, Units, first_fault
 SEGMENTS = pa.list_(pa.list_(pa.float32(), N_FEATURES))
 FLAT_WINDOW = pa.list_(pa.float32(), WINDOW * N_FEATURES)
 NO_LABEL = -1
+ARROW_MAGIC_BYTES = 8  # An Arrow IPC file is these, a stream of batches, and a footer.
 
 _COLUMNS = pa.schema(
     [
@@ -83,6 +84,15 @@ class SongWriter:
         ]
         self._sink.write_batch(pa.record_batch(columns, schema=self._schema))
 
+    def copy(self, batch: pa.RecordBatch) -> None:
+        """Append a batch of another table with the same schema."""
+        self._sink.write_batch(batch)
+
+
+def table_schema(units: Units, classes: Sequence[str]) -> pa.Schema:
+    """Return the schema of a new song table."""
+    return _COLUMNS.with_metadata({"segue.units": units, "segue.classes": json.dumps(list(classes))})
+
 
 @contextmanager
 def write_table(path: Path, units: Units, classes: Sequence[str] = ()) -> Iterator[SongWriter]:
@@ -90,8 +100,7 @@ def write_table(path: Path, units: Units, classes: Sequence[str] = ()) -> Iterat
 
     The table appears when the block ends well, and not at all otherwise. Memory stays at one batch whatever the size.
     """
-    metadata = {"segue.units": units, "segue.classes": json.dumps(list(classes))}
-    schema = _COLUMNS.with_metadata(metadata)
+    schema = table_schema(units, classes)
     with atomic_file(path) as draft:
         if path.suffix == ".parquet":
             with pq.ParquetWriter(draft, schema) as parquet:

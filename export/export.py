@@ -58,12 +58,12 @@ PARITY_SONGS = 1000
 class WindowsConfig:
     """How many windows of a song each model sees, at most."""
 
-    student_windows: int = 1  # The first look.
-    teacher_windows: int = 1  # A second look may be a longer look.
+    student_windows: int | None = None  # The first look. Default: as many as in training.
+    teacher_windows: int | None = None  # A second look may be a longer look. Default: as many as in training.
 
     def __post_init__(self) -> None:
         """Refuse a model that sees nothing."""
-        if self.student_windows < 1 or self.teacher_windows < 1:
+        if any(one is not None and one < 1 for one in (self.student_windows, self.teacher_windows)):
             raise ConfigError(f"expected at least one window for each model, found {self}")
 
 
@@ -123,8 +123,12 @@ def export(
         raise RunError(f"{run}: expected calibration songs, found none. Train the teacher with --calibration above 0.")
     labels = table.labels[splits.calibration]
     with atomic_folder(out) as folder:
-        student = _write(folder, student_run, student_network, windows.student_windows, table, splits)
-        teacher = _write(folder, teacher_run, teacher_network, windows.teacher_windows, table, splits)
+        student = _write(
+            folder, student_run, student_network, windows.student_windows or student_run.loop.windows, table, splits
+        )
+        teacher = _write(
+            folder, teacher_run, teacher_network, windows.teacher_windows or teacher_run.loop.windows, table, splits
+        )
         threshold, guarantee = choose_threshold(student.calibration, teacher.calibration, labels, calibration)
         found = _evaluate(student, teacher, table, splits, threshold)
         rows = tradeoff(

@@ -222,14 +222,22 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigError(f"{path}: expected a recipe, found no such file; `export/recipes/` has some") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
+    # What a hook leaves as it is, dacite refuses by the name of its key.
     hooks: dict[Any, Callable[[Any], Any]] = {
-        Path: lambda text: Path(os.path.expandvars(text)).expanduser(),
-        float: float,
+        Path: lambda value: Path(os.path.expandvars(value)).expanduser() if isinstance(value, str) else value,
+        float: lambda value: float(value) if type(value) is int else value,
+        tuple[Path, ...]: _as_tuple,
+        tuple[str, ...]: _as_tuple,
     }
     try:
-        return dacite.from_dict(Recipe, given, dacite.Config(type_hooks=hooks, cast=[tuple], strict=True))
+        return dacite.from_dict(Recipe, given, dacite.Config(type_hooks=hooks, strict=True))
     except (dacite.DaciteError, ConfigError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    """Return a TOML array as a tuple; a value alone is an array of one."""
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
 def fingerprint(path: Path) -> str:

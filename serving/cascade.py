@@ -154,13 +154,24 @@ def threshold_or_default(threshold_nats: float | None, bundle: Bundle) -> float:
     return threshold_nats
 
 
-def open_cascade(bundle: Bundle, *, provider: Provider = "auto", threads: int | None = None) -> Cascade:
-    """Return the cascade of a bundle, both models loaded."""
+def open_cascade(
+    bundle: Bundle, *, windows: int | None = None, provider: Provider = "auto", threads: int | None = None
+) -> Cascade:
+    """Return the cascade of a bundle, both models loaded.
+
+    Args:
+        bundle: a verified bundle.
+        windows: windows of a song that both models see, at most, instead of what the bundle says.
+        provider: where the models run.
+        threads: threads of each model.
+    """
+    if windows is not None and windows < 1:
+        raise ConfigError(f"windows: expected at least 1, found {windows}")
     manifest = bundle.manifest
     student, teacher = (
         Voice(
             OnnxModel(bundle.file(entry), provider=provider, threads=threads),
-            windows=entry.windows,
+            windows=windows or entry.windows,
             temperature=entry.temperature,
         )
         for entry in (manifest.student, manifest.teacher)

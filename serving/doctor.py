@@ -16,10 +16,11 @@ from tyro.conf import Positional, arg
 
 from data.command import run
 from data.errors import MissingDependencyError
-from data.provenance import library_versions, processor
+from data.machine import processor, usable_cores
+from data.provenance import library_versions
 from serving.bundle import load_bundle
 from serving.cascade import open_cascade
-from serving.runtime import installed_wheels, onnxruntime, usable_cores
+from serving.runtime import installed_wheels, onnxruntime
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,11 @@ def tradeoff_text(rows: Sequence[TradeoffRow], every: int = 4) -> str:
 
 
 def evaluate(
-    bundle: Positional[Path], songs: Positional[Path], threshold: float | None = None, provider: Provider = "auto"
+    bundle: Positional[Path],
+    songs: Positional[Path],
+    threshold: float | None = None,
+    windows: int | None = None,
+    provider: Provider = "auto",
 ) -> Evaluated:
     """Measure a bundle on labelled songs.
 
@@ -78,6 +82,7 @@ def evaluate(
         bundle: The bundle's folder.
         songs: A song table with labels; songs without one are left out.
         threshold: Cross-entropy in nats above which a song falls back to the teacher. Default: the bundle's.
+        windows: Windows of a song that both models see, at most. Default: what the bundle says.
         provider: Where the models run; auto takes a GPU where there is one.
     """
     opened = load_bundle(bundle)
@@ -85,7 +90,7 @@ def evaluate(
     threshold_nats = threshold_or_default(threshold, opened)
     table = SongTable(songs)
     rows, labels = labelled(table, opened)
-    cascade = open_cascade(opened, provider=provider)
+    cascade = open_cascade(opened, windows=windows, provider=provider)
     student = opinion_of(cascade.student, table, rows, "student")
     teacher = opinion_of(cascade.teacher, table, rows, "teacher")
     return Evaluated(

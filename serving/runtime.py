@@ -1,7 +1,6 @@
 """ONNX Runtime: the one module that imports it, and only when a model is opened."""
 
 import importlib
-import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data.errors import BundleError, ConfigError, MissingDependencyError
+from data.machine import usable_cores
 from data.song import Floats
 
 Provider = Literal["auto", "cpu", "cuda"]
@@ -75,8 +75,3 @@ def installed_wheels() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

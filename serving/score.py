@@ -57,6 +57,7 @@ def score(
     songs: Positional[Path],
     out: Positional[Path],
     threshold: float | None = None,
+    windows: int | None = None,
     provider: Provider = "auto",
 ) -> Scored:
     """Put a genre on every song of a table.
@@ -66,6 +67,7 @@ def score(
         songs: The song table.
         out: The file to write: CSV if it ends in .csv, Parquet if it ends in .parquet.
         threshold: Cross-entropy in nats above which a song falls back to the teacher. Default: the bundle's.
+        windows: Windows of a song that both models see, at most. Default: what the bundle says.
         provider: Where the models run; auto takes a GPU where there is one.
     """
     if out.suffix not in (".csv", ".parquet"):
@@ -76,7 +78,7 @@ def score(
     threshold_nats = threshold_or_default(threshold, opened)
     table = SongTable(songs)
     check_units(table, opened)
-    cascade = open_cascade(opened, provider=provider)
+    cascade = open_cascade(opened, windows=windows, provider=provider)
     counts = np.zeros(len(classes), dtype=np.int64)
     fell_back = 0
     progress = tqdm(total=len(table), unit=" songs", disable=None, file=sys.stderr)

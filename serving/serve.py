@@ -23,14 +23,17 @@ PROJECT = Path(__file__).resolve().parent.parent
 EXAMPLE_SEGMENT = [45, *[0] * 11, *[0.5] * 12, -20]
 
 
-def serve(bundle: Positional[Path], port: int = 3000, host: str = "127.0.0.1") -> None:
+def serve(bundle: Positional[Path], port: int = 3000, host: str = "127.0.0.1", windows: int | None = None) -> None:
     """Serve a bundle over HTTP.
 
     Args:
         bundle: The bundle's folder.
         port: The port to listen on.
         host: The address to listen on; 0.0.0.0 opens the service to the network.
+        windows: Windows of a song that both models see, at most. Default: what the bundle says.
     """
+    if windows is not None and windows < 1:
+        raise ConfigError(f"windows: expected at least 1, found {windows}")
     manifest = load_bundle(bundle).manifest
     _check_free(host, port)
     body = json.dumps({"songs": [{"id": "try-me", "segments": [EXAMPLE_SEGMENT]}]}, separators=(",", ":"))
@@ -42,6 +45,8 @@ def serve(bundle: Positional[Path], port: int = 3000, host: str = "127.0.0.1") -
     )
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:GenreService"]
     settings = {"SEGUE_BUNDLE": str(bundle.resolve()), "BENTOML_DO_NOT_TRACK": "true"}
+    if windows is not None:
+        settings["SEGUE_WINDOWS"] = str(windows)
     os.chdir(PROJECT)
     os.execve(sys.executable, [*command, "--host", host, "--port", str(port)], os.environ | settings)
 

@@ -1,8 +1,8 @@
 """The HTTP service: one BentoML service with both models in it and a FastAPI app for the data path.
 
 `POST /v1/classify` puts a genre on songs. A song that breaks the contract gets an error of its own and never fails its
-neighbours. The bundle is the folder that the environment variable SEGUE_BUNDLE names, by default `artifacts/bundle`.
-Start it with `segue serve`.
+neighbours. The bundle is the folder that the environment variable SEGUE_BUNDLE names, by default `artifacts/bundle`;
+SEGUE_WINDOWS overrides how many windows of a song the models see. Start it with `segue serve`.
 """
 
 import os
@@ -15,7 +15,8 @@ import numpy as np
 from fastapi import FastAPI, Request, Response, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
+from starlette.exceptions import HTTPException
 
 from data.errors import SongError
 from data.song import N_FEATURES, Floats, check_segments
@@ -34,10 +35,16 @@ SEGMENTS_SCHEMA = {
 }
 
 
+def _encodable(text: str) -> str:
+    """Refuse half a surrogate pair: JSON can carry one in, and no answer can carry it out."""
+    text.encode()
+    return text
+
+
 class SongToClassify(BaseModel):
     """A song as it comes in. Its segments are checked by `data.song.check_segments`, like everywhere."""
 
-    id: str
+    id: Annotated[str, AfterValidator(_encodable)]
     segments: Annotated[Any, WithJsonSchema(SEGMENTS_SCHEMA)]
 
 
@@ -92,6 +99,12 @@ def _refuse(_: Request, error: RequestValidationError) -> JSONResponse:
     return JSONResponse({"error": "; ".join(problems)}, status.HTTP_422_UNPROCESSABLE_CONTENT)
 
 
+@app.exception_handler(HTTPException)
+def _explain(_: Request, error: HTTPException) -> JSONResponse:
+    """Say what went wrong before the body could be read, in the same shape."""
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
 @bentoml.service(
     name="segue-cascade",
     traffic={"timeout": TIMEOUT_S},
@@ -105,7 +118,8 @@ class GenreService:
     def __init__(self) -> None:
         """Verify the bundle and load both models."""
         self._bundle = load_bundle(Path(os.environ.get("SEGUE_BUNDLE", DEFAULT_BUNDLE)))
-        self._cascade = open_cascade(self._bundle)
+        windows = os.environ.get("SEGUE_WINDOWS")
+        self._cascade = open_cascade(self._bundle, windows=int(windows) if windows else None)
 
     @app.post("/v1/classify", tags=["Service APIs"], responses={422: {"model": ClassifyResponse | Problem}})
     def classify(self, body: ClassifyRequest, response: Response) -> ClassifyResponse:

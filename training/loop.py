@@ -16,15 +16,15 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from data.errors import ConfigError, RunError
-from data.metrics import accuracy, nll, softmax
-from data.song import Floats, Ints, stack_windows
+from data.metrics import accuracy, mean_over_windows, nll, softmax
+from data.song import Floats, Ints, random_window, stack_windows
 from data.table import SongTable
 from training.networks import Network
 
 log = logging.getLogger(__name__)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-WINDOWS_AT_A_TIME = 512
+SONGS_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,20 @@ class LoopConfig:
     learning_rate: float = 4e-3  # Peak of the one cycle it rises and falls in (Smith and Topin 2018).
     weight_decay: float = 1e-4  # L2, decoupled from the gradient as in AdamW.
     clip_norm: float = 1.0  # Gradients longer than this are shortened to it.
+    windows: int = 1  # Windows of a song: with 1 the central one; with more, training draws one at random every epoch.
     seed: int = 0  # Initial weights, order of songs, dropout.
 
     def __post_init__(self) -> None:
         """Refuse settings under which nothing is learnt."""
-        if self.epochs < 1 or self.batch_songs < 2 or not self.learning_rate > 0 or not self.clip_norm > 0:
+        if (
+            self.epochs < 1
+            or self.windows < 1
+            or self.batch_songs < 2
+            or not self.learning_rate > 0
+            or not self.clip_norm > 0
+        ):
             raise ConfigError(
-                f"expected epochs >= 1, batch_songs >= 2, learning_rate > 0 and clip_norm > 0; found {self}"
+                f"expected epochs >= 1, windows >= 1, batch_songs >= 2, learning_rate > 0, clip_norm > 0; found {self}"
             )
 
 
@@ -63,7 +70,7 @@ class Fit:
 
     epochs: list[Epoch]
     best: Epoch
-    validation_logits: Floats  # (n_validation, n_classes)
+    validation_logits: Floats  # (n_validation, n_classes), see `predict`.
 
 
 def fit(
@@ -102,7 +109,7 @@ def fit(
     order = np.random.default_rng(config.seed)
     # Batch normalisation has nothing to measure in a batch of one.
     batches = min(math.ceil(len(rows) / config.batch_songs), len(rows) // 2)
-    parts = len(list(network.eval().parts(windows_of(songs, rows[:1]))))
+    parts = len(list(network.eval().parts(_training_windows(songs, rows[:1], config.windows, order))))
     optimiser = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     schedule = OneCycleLR(optimiser, config.learning_rate, total_steps=config.epochs * batches * parts)
     labels = songs.labels[validation_rows]
@@ -114,7 +121,7 @@ def fit(
         losses: list[float] = []
         network.train()
         for batch in np.array_split(order.permutation(len(rows)), batches):
-            segments = windows_of(songs, rows[batch])
+            segments = _training_windows(songs, rows[batch], config.windows, order)
             wanted = targets[torch.from_numpy(batch)]
             for logits in network.parts(segments):
                 cost = loss(logits, wanted)
@@ -131,7 +138,7 @@ def fit(
                 )
             progress.update(len(batch))
         seconds = time.perf_counter() - started
-        validation = predict(network, songs, validation_rows)
+        validation = predict(network, songs, validation_rows, config.windows)
         now = Epoch(
             epoch,
             float(np.mean(losses)),
@@ -153,20 +160,30 @@ def fit(
     return Fit(epochs, best[0], best[2])
 
 
-def predict(network: Network, songs: SongTable, rows: Ints) -> Floats:
-    """Return the logits (n, n_classes) of the central windows of the given songs, in eval mode."""
+def predict(network: Network, songs: SongTable, rows: Ints, windows: int) -> Floats:
+    """Return logits (n, n_classes) for the given songs, in eval mode: the mean log-probability over their windows.
+
+    Args:
+        network: a teacher or a student.
+        songs: the table that the rows count in.
+        rows: (n,) songs.
+        windows: windows of a song, at most: the central one, or so many evenly spaced ones.
+    """
     network.eval()
+    parts = []
     with torch.inference_mode():
-        parts = [
-            network(windows_of(songs, rows[start : start + WINDOWS_AT_A_TIME])).numpy()
-            for start in range(0, len(rows), WINDOWS_AT_A_TIME)
-        ]
+        for start in range(0, len(rows), SONGS_AT_A_TIME):
+            segments, counts = stack_windows(songs.songs(rows[start : start + SONGS_AT_A_TIME]), windows)
+            parts.append(mean_over_windows(network(torch.from_numpy(segments)).numpy(), counts))
     return np.concatenate(parts)
 
 
-def windows_of(songs: SongTable, rows: Ints) -> Tensor:
-    """Return the central windows of the given songs, (n, 120, 25), raw."""
-    return torch.from_numpy(stack_windows(songs.songs(rows))[0])
+def _training_windows(songs: SongTable, rows: Ints, windows: int, rng: np.random.Generator) -> Tensor:
+    """Return one window of each of the given songs, (n, 120, 25), raw: the central one, or any if there are several."""
+    found = songs.songs(rows)
+    if windows == 1:
+        return torch.from_numpy(stack_windows(found)[0])
+    return torch.from_numpy(np.stack([random_window(song, rng) for song in found]))
 
 
 def _better(epoch: Epoch, other: Epoch) -> bool:

@@ -97,7 +97,9 @@ def synthetic_curve(
                     config=loop,
                     name=f"{name}, {n} songs",
                 )
-                measured[name].append(accuracy(predict(network, test, np.arange(test_songs)), test.labels))
+                measured[name].append(
+                    accuracy(predict(network, test, np.arange(test_songs), loop.windows), test.labels)
+                )
                 log.info("%s, %d songs: %.3f", name, n, measured[name][-1])
     curve = Curve(train_songs, test_songs, measured, Difficulty(), provenance())
     picture.parent.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,7 @@ def train_student(
         (folder / "teacher").mkdir()
         for file in ("run.json", "model.safetensors"):
             shutil.copy2(teacher / file, folder / "teacher" / file)
-    teacher_logits = predict(teacher_network, table, splits.validation)
+    teacher_logits = predict(teacher_network, table, splits.validation, teacher_run.loop.windows)
     return TrainedStudent(
         out,
         record.best.validation_accuracy,

@@ -60,7 +60,7 @@ def test_one_file_is_one_track_and_no_artist_is_no_group(tmp_path: Path) -> None
 
 
 def test_batches_cover_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.msd.BATCH_SONGS", 2)
+    monkeypatch.setattr("data.msd.TRACKS_AT_A_TIME", 2)
     for number in range(5):
         write_track(tmp_path / f"{number}.h5", f"TR{number}", random_segments(3, seed=number))
     batches, _ = read(tmp_path)
@@ -74,10 +74,10 @@ def test_a_file_cut_short_is_named_counted_and_left_out(tmp_path: Path, share: f
     content = cut.read_bytes()
     cut.write_bytes(content[: int(share * len(content))])
     report = songs((tmp_path / "h5", tmp_path / "out.arrow"))
-    ((name, reason),) = report.skipped
-    assert (report.songs, name) == (1, "cut.h5")
-    assert "not a readable Million Song Dataset track, it may be cut short" in reason
-    assert "left out: 1\n    cut.h5: not a readable" in str(report)
+    ((reason, tally),) = report.left_out.items()
+    assert (report.songs, tally.examples) == (1, ["cut.h5"])
+    assert reason == "not a readable Million Song Dataset track, it may be cut short"
+    assert f"left out: 1\n    {reason}: 1: cut.h5" in str(report)
     assert SongTable(tmp_path / "out.arrow").song_ids == ["TR1"]
 
 
@@ -133,8 +133,8 @@ def test_a_folder_without_tracks_is_refused(tmp_path: Path) -> None:
 def test_real_tracks_convert_with_their_labels(real_songs: Path, tmp_path: Path) -> None:
     classes_file = real_songs / "labels/msd_tagtraum_cd1.cls"
     report = songs((real_songs / "h5", tmp_path / "songs.arrow"), labels=classes_file)
-    assert (report.songs, report.skipped, report.units) == (64, [], "raw")
-    assert dict(report.short) == SHORT
+    assert (report.songs, report.left_out, report.units) == (64, {}, "raw")
+    assert report.short.examples == [f"{name} ({length} segments)" for name, length in SHORT.items()]
     table = SongTable(tmp_path / "songs.arrow")
     rows = [line.split("\t") for line in classes_file.read_text().splitlines() if not line.startswith("#")]
     genre_of = {row[0]: row[1] for row in rows}

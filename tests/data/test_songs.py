@@ -56,9 +56,9 @@ def test_json_is_exactly_one_document(tmp_path: Path, capsys: pytest.CaptureFixt
         "units": "raw",
         "songs": 6,
         "labelled": {"Jazz": 2, "Folk": 2, "Rock": 1},
-        "unlabelled": ["TR5"],
-        "short": [],
-        "skipped": [],
+        "unlabelled": {"count": 1, "examples": ["TR5"]},
+        "short": {"count": 0, "examples": []},
+        "left_out": {},
     }
 
 
@@ -150,7 +150,7 @@ def test_a_song_is_not_a_duplicate_of_one_that_was_left_out(tmp_path: Path, caps
     assert run(tmp_path / "faulty.arrow", tmp_path / "sound.arrow", tmp_path / "out.arrow", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["songs"] == 2
-    assert [name for name, _ in report["skipped"]] == ["song-0-0"]
+    assert [tally["examples"] for tally in report["left_out"].values()] == [["song-0-0"]]
 
 
 def test_a_table_has_only_some_fields_to_select_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +200,7 @@ def test_songs_with_an_id_seen_before_are_left_out_and_counted(
     save(tmp_path / "2.arrow", again)
     report = answer(capsys, tmp_path / "1.arrow", tmp_path / "2.arrow", tmp_path / "out.arrow")
     assert report["songs"] == 3
-    assert report["skipped"] == [["a", "another song has the same id"], ["b", "another song has the same id"]]
+    assert report["left_out"] == {"another song has the same id": {"count": 2, "examples": ["a", "b"]}}
     table = SongTable(tmp_path / "out.arrow")
     assert (table.song_ids, table.lengths.tolist()) == (["a", "b", "c"], [4, 5, 8])
 
@@ -210,10 +210,10 @@ def test_bad_songs_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureF
     bad.segments[4 + 1, 12] = 1.5
     save(tmp_path / "bad.arrow", bad)
     report = answer(capsys, tmp_path / "bad.arrow", tmp_path / "out.arrow")
-    assert report["skipped"] == [
-        ["song-0-1", "segment 1: expected chroma_C between 0 and 1, found 1.5"],
-        ["song-0-2", "expected at least one segment, found none"],
-    ]
+    assert report["left_out"] == {
+        "expected chroma_C between 0 and 1": {"count": 1, "examples": ["song-0-1"]},
+        "expected at least one segment": {"count": 1, "examples": ["song-0-2"]},
+    }
     table = SongTable(tmp_path / "out.arrow")
     assert table.song_ids == ["song-0-0", "song-0-3"]
     np.testing.assert_array_equal(np.concatenate(table.songs([0, 1])), np.delete(bad.segments, slice(4, 9), axis=0))
@@ -231,7 +231,7 @@ def test_strict_stops_at_the_first_bad_song(tmp_path: Path, capsys: pytest.Captu
 def test_short_songs_are_kept_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "songs.arrow", random_batch([119, 120, 10]))
     report = answer(capsys, tmp_path / "songs.arrow", tmp_path / "out.arrow")
-    assert (report["songs"], report["short"]) == (3, [["song-0-0", 119], ["song-0-2", 10]])
+    assert (report["songs"], report["short"]["examples"]) == (3, ["song-0-0 (119 segments)", "song-0-2 (10 segments)"])
 
 
 def test_a_label_file_gives_the_genres(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +239,7 @@ def test_a_label_file_gives_the_genres(tmp_path: Path, capsys: pytest.CaptureFix
     source = course_file(tmp_path / "course.npz")
     report = answer(capsys, source, tmp_path / "out.arrow", "--labels", tmp_path / "songs.cls")
     assert report["labelled"] == {"Swing": 1, "Bebop": 1}
-    assert report["unlabelled"] == ["TR1", "TR3", "TR4", "TR5"]
+    assert report["unlabelled"]["examples"] == ["TR1", "TR3", "TR4", "TR5"]
     assert SongTable(tmp_path / "out.arrow").classes == ("Bebop", "Swing")
 
 

@@ -13,8 +13,10 @@ from torch.nn import functional
 
 from data.errors import ConfigError, RunError
 from data.metrics import accuracy, nll, softmax
+from data.song import random_window
 from data.table import SongTable
-from training.loop import Fit, LoopConfig, Loss, fit, predict, windows_of
+from tests.random_songs import random_batch, save
+from training.loop import Fit, LoopConfig, Loss, fit, predict
 from training.networks import Config, Network, build
 from training.standardise import Standardise
 from training.student import StudentConfig
@@ -91,7 +93,7 @@ def test_the_network_ends_with_the_weights_of_its_best_epoch(table: SongTable) -
     assert fitted.best == max(fitted.epochs, key=lambda epoch: (epoch.validation_accuracy, -epoch.validation_nll))
     assert fitted.best.validation_accuracy > fitted.epochs[-1].validation_accuracy
     assert not network.training
-    found = predict(network, table, VALIDATION_ROWS)
+    found = predict(network, table, VALIDATION_ROWS, windows=1)
     np.testing.assert_array_equal(found, fitted.validation_logits)
     labels = table.labels[VALIDATION_ROWS]
     assert fitted.best.validation_accuracy == accuracy(found, labels)
@@ -153,9 +155,33 @@ def test_prediction_does_not_depend_on_how_many_songs_are_asked_for(
     torch.manual_seed(0)
     network = build(TEACHER, 4, Standardise())
     with torch.inference_mode():
-        expected = network.eval()(windows_of(table, np.arange(50)))
-    monkeypatch.setattr("training.loop.WINDOWS_AT_A_TIME", 7)
-    np.testing.assert_allclose(predict(network.train(), table, np.arange(50)), expected, atol=1e-6)
+        logits = network.eval()(torch.from_numpy(np.stack([table.segments(row)[:120] for row in range(50)])))
+    monkeypatch.setattr("training.loop.SONGS_AT_A_TIME", 7)
+    found = predict(network.train(), table, np.arange(50), windows=1)
+    np.testing.assert_allclose(found, logits.log_softmax(dim=1), atol=1e-6)
+
+
+def test_a_song_of_several_windows_gets_the_mean_of_their_log_probabilities(tmp_path: Path) -> None:
+    batch = random_batch([120, 400, 30])
+    save(tmp_path / "songs.arrow", batch)
+    table, network = SongTable(tmp_path / "songs.arrow"), build(TEACHER, 4, Standardise()).eval()
+    starts = [[0], [0, 140, 280], [0]]
+    songs = [table.segments(0), table.segments(1), np.tile(table.segments(2), (4, 1))]
+    with torch.inference_mode():
+        expected = [
+            np.mean(
+                [network(torch.from_numpy(song[None, at : at + 120])).log_softmax(1)[0].numpy() for at in some], axis=0
+            )
+            for song, some in zip(songs, starts, strict=True)
+        ]
+    np.testing.assert_allclose(predict(network, table, np.arange(3), windows=3), expected, atol=1e-5)
+
+
+def test_training_on_several_windows_sees_more_than_the_centre(tmp_path: Path) -> None:
+    song = np.arange(400, dtype=np.float32)[:, None] * np.ones(25, dtype=np.float32)
+    starts = {int(random_window(song, np.random.default_rng(seed))[0, 0]) for seed in range(2000)}
+    assert starts == set(range(281))
+    assert random_window(song[:30], np.random.default_rng(0))[:, 0].tolist() == [*range(30)] * 4
 
 
 @pytest.mark.parametrize(
@@ -163,5 +189,5 @@ def test_prediction_does_not_depend_on_how_many_songs_are_asked_for(
     [{"epochs": 0}, {"batch_songs": 1}, {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"clip_norm": 0.0}],
 )
 def test_settings_under_which_nothing_is_learnt_are_refused(setting: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="expected epochs >= 1, batch_songs >= 2, learning_rate > 0"):
+    with pytest.raises(ConfigError, match="expected epochs >= 1, windows >= 1, batch_songs >= 2, learning_rate > 0"):
         LoopConfig(**setting)

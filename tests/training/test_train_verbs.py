@@ -88,7 +88,9 @@ def test_held_out_logits_are_those_of_a_teacher_that_never_saw_the_songs(trained
         config=loop,
         name="the same fold again",
     )
-    np.testing.assert_array_equal(load_held_out(trained.teacher.out)[unseen], predict(network, table, train[unseen]))
+    np.testing.assert_array_equal(
+        load_held_out(trained.teacher.out)[unseen], predict(network, table, train[unseen], windows=1)
+    )
 
 
 def test_the_figures_of_the_teacher_are_those_of_its_files(trained: Trained) -> None:
@@ -97,7 +99,9 @@ def test_the_figures_of_the_teacher_are_those_of_its_files(trained: Trained) -> 
     splits = load_splits(out, run, table)
     held_out_accuracy = accuracy(load_held_out(out), table.labels[splits.train])
     assert trained.teacher.held_out_accuracy == run.held_out_accuracy == held_out_accuracy
-    validation_accuracy = accuracy(predict(network, table, splits.validation), table.labels[splits.validation])
+    validation_accuracy = accuracy(
+        predict(network, table, splits.validation, windows=1), table.labels[splits.validation]
+    )
     assert trained.teacher.validation_accuracy == run.best.validation_accuracy == validation_accuracy
 
 
@@ -106,7 +110,7 @@ def test_the_figures_of_the_student_are_those_of_its_files(trained: Trained) -> 
     run, student = load_run(out, "student")
     _, teacher = load_run(out / "teacher", "teacher")
     rows = load_splits(out, run, table).validation
-    student_logits, teacher_logits = predict(student, table, rows), predict(teacher, table, rows)
+    student_logits, teacher_logits = predict(student, table, rows, 1), predict(teacher, table, rows, 1)
     assert trained.student.validation_accuracy == accuracy(student_logits, table.labels[rows])
     assert trained.student.teacher_validation_accuracy == accuracy(teacher_logits, table.labels[rows])
     assert trained.student.validation_agreement == agreement(student_logits, teacher_logits)

@@ -1,0 +1,200 @@
+"""Source: Echo Nest and Spotify audio analyses in JSON: one in a file, a folder tree of such files, or one on a line.
+
+An analysis is an object with `segments`, each with `timbre` (12 numbers), `pitches` (12 numbers) and `loudness_start`
+(dB); everything else but its names is ignored (Jehan and DesRoches, Analyzer Documentation, The Echo Nest 2014). The
+first of `IDS` that it has names the song, else the name of its file, with the number of its line where there are many.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import SongError
+from data.song import Units, check_segments
+from data.source import BATCH_SONGS, Skipped
+from data.table import SongBatch
+
+BATCH_SEGMENTS = 200_000  # 20 MB: a batch of very long songs ends early
+
+IDS = ("track.id", "id", "track_id", "meta.id", "meta.track_id")
+ARTISTS = ("artist_id", "artist", "track.artist_id", "track.artist", "meta.artist_id", "meta.artist")
+GENRES = ("genre", "track.genre", "meta.genre")
+
+ONE_A_LINE = (".jsonl", ".ndjson")
+SUFFIXES = (".json", *ONE_A_LINE)
+NUMBERS = {int, float}
+BLANKS = b"\xef\xbb\xbf \t\r\n"  # with the byte order mark that some editors put first
+
+
+class AnalysisFiles:
+    """The analyses of a file, or of all JSON files of a folder tree in the order of their names."""
+
+    units: Units = "raw"
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, path: Path) -> None:
+        """List the files under `path`; in a folder, only those that end in `.jsonl` or `.ndjson` hold one a line."""
+        if not recognises(path):
+            raise SongError(
+                f"{path}: expected audio analyses, JSON objects with 'segments', or a folder with files of them "
+                f"({', '.join(SUFFIXES)}); found none"
+            )
+        self._root = path
+        self._files = sorted(_json_files(path)) if path.is_dir() else [path]
+        self._one_a_line = {file for file in self._files if file.suffix in ONE_A_LINE}
+        if path.is_file() and _looks_like_lines(path):
+            self._one_a_line.add(path)
+
+    def __len__(self) -> int:
+        return sum(_count_lines(file) if file in self._one_a_line else 1 for file in self._files)
+
+    def batches(self) -> Iterator[SongBatch | Skipped]:
+        """Yield the songs in batches; an analysis that cannot be read is yielded as `Skipped`."""
+        return in_batches(song for file in self._files for song in self._songs(file))
+
+    def _songs(self, file: Path) -> Iterator[SongBatch | Skipped]:
+        name = str(file.relative_to(self._root)) if file != self._root else file.name
+        try:
+            if file not in self._one_a_line:
+                yield _song(file.read_bytes(), name, file.stem)
+                return
+            with file.open("rb") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if line.strip(BLANKS):
+                        yield _song(line, f"{name}, line {number}", f"{file.stem}-{number:06d}")
+        except OSError as error:
+            yield Skipped(name, f"expected a readable file, found: {error}")
+
+
+def recognises(path: Path) -> bool:
+    """Tell whether `path` is a file that begins like a JSON object, or a folder with JSON files."""
+    if path.is_dir():
+        return any(_json_files(path))
+    try:
+        with path.open("rb") as file:
+            return file.read(4096).lstrip(BLANKS).startswith(b"{")
+    except OSError:
+        return False
+
+
+def in_batches(songs: Iterable[SongBatch | Skipped]) -> Iterator[SongBatch | Skipped]:
+    """Join songs that come one by one to batches of at most `BATCH_SONGS`; what was skipped passes through."""
+    held: list[SongBatch] = []
+    segments = 0
+    for song in songs:
+        if isinstance(song, Skipped):
+            yield song
+            continue
+        held.append(song)
+        segments += len(song.segments)
+        if len(held) == BATCH_SONGS or segments >= BATCH_SEGMENTS:
+            yield _join(held)
+            held, segments = [], 0
+    if held:
+        yield _join(held)
+
+
+def _join(songs: Sequence[SongBatch]) -> SongBatch:
+    return SongBatch(
+        song_ids=[song.song_ids[0] for song in songs],
+        segments=np.concatenate([song.segments for song in songs]),
+        lengths=np.array([len(song.segments) for song in songs]),
+        labels=[song.labels[0] for song in songs],
+        groups=[song.groups[0] for song in songs],
+    )
+
+
+def _json_files(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.rglob("*") if file.suffix in SUFFIXES)
+
+
+def _looks_like_lines(file: Path) -> bool:
+    """Tell by the first two lines: within one JSON object, no line that begins with { follows one that ends with }."""
+    with file.open("rb") as lines:
+        filled = filter(None, (line.strip(BLANKS) for line in lines))
+        first, second = next(filled, b""), next(filled, b"")
+    return first.endswith(b"}") and second.startswith(b"{")
+
+
+def _count_lines(file: Path) -> int:
+    try:
+        with file.open("rb") as lines:
+            return sum(1 for line in lines if line.strip(BLANKS))
+    except OSError:
+        return 1  # it will be skipped as one
+
+
+def _song(text: bytes, place: str, default_id: str) -> SongBatch | Skipped:
+    try:
+        analysis = _parse(text)
+        song_id = _name(analysis, IDS) or default_id
+        segments = check_segments(_rows(analysis, f"song {song_id!r}"), song_id)
+    except SongError as error:
+        return Skipped(place, str(error))
+    lengths = np.array([len(segments)])
+    return SongBatch([song_id], segments, lengths, [_name(analysis, GENRES)], [_name(analysis, ARTISTS)])
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        analysis = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        advice = ". One analysis on a line needs a file that ends in .jsonl" if "Extra data" in str(error) else ""
+        raise SongError(
+            f"expected an audio analysis, found no whole JSON, it may be cut short: {error}{advice}"
+        ) from None
+    if not isinstance(analysis, dict):
+        raise SongError(f"expected an audio analysis, a JSON object; found {_shown(analysis)}")
+    return analysis
+
+
+def _name(analysis: Mapping[str, Any], places: Sequence[str]) -> str | None:
+    """Return the first text or whole number at one of `places`, such as `track.id`; None where there is none."""
+    for place in places:
+        parent, _, key = place.rpartition(".")
+        holder = analysis.get(parent) if parent else analysis
+        value = holder.get(key) if isinstance(holder, dict) else None
+        if type(value) in (str, int) and str(value).strip():
+            return str(value).encode(errors="replace").decode()  # JSON can spell half characters, Arrow cannot
+    return None
+
+
+def _rows(analysis: Mapping[str, Any], song: str) -> list[list[float]]:
+    segments = analysis.get("segments")
+    if not isinstance(segments, list):
+        raise SongError(f"{song}: expected 'segments', a list; found {_found(analysis, 'segments')}")
+    return [_row(segment, f"{song}, segment {number}") for number, segment in enumerate(segments)]
+
+
+def _row(segment: Any, where: str) -> list[float]:
+    if not isinstance(segment, dict):
+        raise SongError(f"{where}: expected an object with timbre, pitches and loudness_start; found {_shown(segment)}")
+    loudness: Any = segment.get("loudness_start")
+    if type(loudness) not in NUMBERS:
+        raise SongError(f"{where}: expected 'loudness_start', a number; found {_found(segment, 'loudness_start')}")
+    return [*_twelve(segment, "timbre", where), *_twelve(segment, "pitches", where), loudness]
+
+
+def _twelve(segment: Mapping[str, Any], key: str, where: str) -> list[float]:
+    values = segment.get(key)
+    if isinstance(values, list) and len(values) == 12 and set(map(type, values)) <= NUMBERS:
+        return values
+    raise SongError(f"{where}: expected {key!r}, 12 numbers; found {_found(segment, key)}")
+
+
+def _found(holder: Mapping[str, Any], key: str) -> str:
+    if key not in holder:
+        return "no such key"
+    value = holder[key]
+    if not isinstance(value, list):
+        return _shown(value)
+    strange = [_shown(one) for one in value if type(one) not in NUMBERS]
+    return f"{len(value)} values" + (f", one of them {strange[0]}" if strange else "")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
