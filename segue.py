@@ -9,6 +9,7 @@ from importlib.metadata import version
 # In the order of the pipeline; a verb's module is imported only when the verb is called.
 VERBS = {
     "songs": ("data.songs", "turn any source of songs into the song table"),
+    "describe": ("data.describe", "look at songs before anything is made from them, with a page"),
     "synth": ("data.synth", "make synthetic songs"),
     "train-teacher": ("training.train_teacher", "train the accurate network, and fold teachers for the student"),
     "train-student": ("training.train_student", "distil the fast network from the teacher"),

@@ -56,7 +56,8 @@ def figures_text(results: Path) -> str:
     made = speed["provenance"]
     return (
         f"\n{tabulate(rows, headers, tablefmt='github', disable_numparse=True)}\n\n"
-        f"Measured on {found['songs']:,} unseen synthetic songs; {found['fallback_rate']:.0%} of them went on to the teacher.\n"
+        f"Measured on {found['songs']:,} unseen synthetic songs; "
+        f"{found['fallback_rate']:.0%} of them went on to the teacher.\n"
         f"{made['time'][:10]}, commit {made['commit']}, {made['machine']}.\n\n"
     )
 

@@ -34,7 +34,7 @@ from data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, Ints, Uni
 from data.source import Skipped
 from data.table import SongBatch
 
-READ_BYTES = 2**22  # what each bucket holds in memory while it is read
+READ_BYTES = 2**20  # read at once from each bucket
 SAMPLE_SEGMENTS = 25_000  # from which the units are recognised
 
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, SyntaxError, tokenize.TokenError, zlib.error)

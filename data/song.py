@@ -108,7 +108,8 @@ def random_window(segments: Floats, rng: np.random.Generator) -> Floats:
     if len(segments) <= WINDOW:
         return windows(segments)[0]
     start = int(rng.integers(len(segments) - WINDOW + 1))
-    return segments[start : start + WINDOW]
+    window: Floats = segments[start : start + WINDOW]
+    return window
 
 
 def stack_windows(songs: Sequence[Floats], k: int = 1) -> tuple[Floats, Ints]:

@@ -3,6 +3,7 @@
 Needs scikit-learn, which training installs.
 """
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from data.errors import ConfigError, LabelError
 from data.song import Ints
 from data.table import NO_LABEL, SongTable
+
+log = logging.getLogger(__name__)
 
 HANDS = 20  # Songs are dealt into this many equal hands, so a share is a multiple of 5 %.
 
@@ -54,7 +57,19 @@ def split(songs: SongTable, shares: Shares, seed: int) -> Splits:
         last = first + round(share * HANDS)
         parts.append(rows[(hand_of >= first) & (hand_of < last)])
         first = last
-    return Splits(rows[hand_of >= first], *parts)
+    splits = Splits(rows[hand_of >= first], *parts)
+    _warn_of_rare_classes(songs, splits)
+    return splits
+
+
+def _warn_of_rare_classes(songs: SongTable, splits: Splits) -> None:
+    """Log every class that some split lacks."""
+    counts = np.bincount(songs.labels[songs.labels != NO_LABEL], minlength=len(songs.classes))
+    for name, rows in vars(splits).items():
+        missing = np.flatnonzero((counts > 0) & ~np.isin(np.arange(len(counts)), songs.labels[rows]))
+        if len(rows) and len(missing):
+            which = ", ".join(f"{songs.classes[label]} ({counts[label]} songs)" for label in missing)
+            log.warning("%s: too rare to split, none in %s: %s", songs.path, name, which)
 
 
 def labelled_rows(songs: SongTable) -> Ints:

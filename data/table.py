@@ -1,16 +1,16 @@
 """The canonical song table: Arrow IPC, memory-mapped (the fast path), or Parquet.
 
 Columns: `song_id: string`, `segments: list<fixed_size_list<float32, 25>>`, `label: string`, `group: string` (the
-artist); the last two may be missing or null. A table of windows may store `segments: fixed_size_list<float32, 3000>`
-instead. The schema's metadata says the units (`raw` or `standardised`) and, where the source had one, the order of the
-classes.
+artist), `second_label: string`; the last three may be missing or null. A table of windows may store
+`segments: fixed_size_list<float32, 3000>` instead. The schema's metadata says the units (`raw` or `standardised`) and,
+where the source had one, the order of the classes.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,6 +33,7 @@ _COLUMNS = pa.schema(
         pa.field("segments", SEGMENTS, nullable=False),
         pa.field("label", pa.string()),
         pa.field("group", pa.string()),
+        pa.field("second_label", pa.string()),
     ]
 )
 
@@ -46,6 +47,7 @@ class SongBatch:
     lengths: Ints  # (n_songs,), in segments
     labels: list[str | None]
     groups: list[str | None]
+    second_labels: list[str | None] = field(default_factory=list)  # Empty where no song has one.
 
     def __len__(self) -> int:
         return len(self.song_ids)
@@ -60,6 +62,7 @@ class SongBatch:
             lengths=self.lengths[rows],
             labels=[self.labels[row] for row in rows],
             groups=[self.groups[row] for row in rows],
+            second_labels=[self.second_labels[row] for row in rows] if self.second_labels else [],
         )
 
 
@@ -81,6 +84,7 @@ class SongWriter:
             segments,
             pa.array(batch.labels, pa.string()),
             pa.array(batch.groups, pa.string()),
+            pa.array(batch.second_labels or [None] * len(batch), pa.string()),
         ]
         self._sink.write_batch(pa.record_batch(columns, schema=self._schema))
 
@@ -120,6 +124,7 @@ class SongTable:
         song_ids: (n_songs,) the ids.
         labels: (n_songs,) index into `classes`, -1 where there is no label.
         groups: (n_songs,) the artist, None where unknown.
+        second_labels: (n_songs,) the second genre some songs have; kept, but not learnt from.
     """
 
     def __init__(self, path: Path, units: Units | None = None) -> None:
@@ -129,10 +134,9 @@ class SongTable:
         metadata = table.schema.metadata or {}
         self.units = _units(path, metadata, units)
         self.song_ids: list[str] = table["song_id"].to_pylist()
-        names = table["label"].to_pylist() if "label" in table.column_names else [None] * table.num_rows
-        self.groups: list[str | None] = (
-            table["group"].to_pylist() if "group" in table.column_names else [None] * table.num_rows
-        )
+        names = _texts(table, "label")
+        self.groups = _texts(table, "group")
+        self.second_labels = _texts(table, "second_label")
         listed = json.loads(metadata.get(b"segue.classes", b"[]"))
         self.classes: tuple[str, ...] = tuple(listed or sorted({name for name in names if name is not None}))
         self.labels = self._indices(names)
@@ -179,6 +183,7 @@ class SongTable:
             lengths=np.array([len(song) for song in found], dtype=np.int64),
             labels=[self.classes[self.labels[row]] if self.labels[row] != NO_LABEL else None for row in rows],
             groups=[self.groups[row] for row in rows],
+            second_labels=[self.second_labels[row] for row in rows],
         )
 
     def labels_among(self, classes: Sequence[str]) -> Ints:
@@ -232,7 +237,7 @@ def _read(path: Path) -> pa.Table:
         nulls = sum(map(_nulls, table[name].chunks))
         if nulls:
             raise SongError(f"{path}, column {name!r}: expected no nulls, found {nulls}")
-    for name in {"label", "group"} & set(table.column_names):
+    for name in {"label", "group", "second_label"} & set(table.column_names):
         if not _is_text(table[name].type):
             raise SongError(f"{path}, column {name!r}: expected type string, found {table[name].type}")
     return table
@@ -248,6 +253,12 @@ def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+
+
+def _texts(table: pa.Table, name: str) -> list[str | None]:
+    """Return a column of text; all None where there is no such column."""
+    texts: list[str | None] = table[name].to_pylist() if name in table.column_names else [None] * table.num_rows
+    return texts
 
 
 def _units(path: Path, metadata: dict[bytes, bytes], fallback: Units | None) -> Units:

@@ -27,7 +27,7 @@ def synthetic_songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def student_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the run folder of a tiny student, with its teacher's inside; `songs.arrow` lies beside it. Not to change."""
+    """Return the run folder of a tiny student, its teacher's inside and `songs.arrow` beside. Not to change."""
     from tests.bundles import train_runs  # Torch is slow to load, and the data floor's tests do without.
 
     return train_runs(tmp_path_factory.mktemp("runs"))

@@ -122,3 +122,15 @@ def test_shares_may_leave_just_a_tenth_to_train_on() -> None:
 def test_a_share_that_cannot_be_dealt_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"multiples of 0\.05"):
         Shares(validation=0.02)
+
+
+def test_a_class_too_rare_to_split_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    batch = random_batch([3] * 203, labels=["Rock"] * 100 + ["Jazz"] * 100 + ["Gospel"] * 3)
+    save(tmp_path / "songs.arrow", batch)
+    splits = split(SongTable(tmp_path / "songs.arrow"), Shares(), seed=0)
+    songs = SongTable(tmp_path / "songs.arrow")
+    missing = [name for name, rows in vars(splits).items() if len(rows) and 0 not in songs.labels[rows]]
+    assert missing
+    assert [message.split(": ")[1:] for message in caplog.messages] == [
+        [f"too rare to split, none in {name}", "Gospel (3 songs)"] for name in missing
+    ]

@@ -4,7 +4,6 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -28,26 +27,19 @@ def drawn_logits(n: int, scale: float, seed: int = 0) -> tuple[Floats, Ints]:
     return logits, (logits / scale + gumbels).argmax(axis=1)
 
 
-def lbfgs_temperature(logits: Floats, labels: Ints) -> float:
-    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
-    wanted, found = torch.from_numpy(labels), torch.from_numpy(logits).double()
-
-    def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        loss = torch.nn.functional.cross_entropy(found / log_temperature.exp(), wanted)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimiser.step(closure)  # type: ignore[arg-type]
-    return float(log_temperature.detach().exp())
+def best_on_a_fine_grid(logits: Floats, labels: Ints) -> float:
+    """Return the temperature of the smallest nll among 3,000 that are 0.2 % apart."""
+    grid = np.exp(np.linspace(log(0.05), log(20), 3000))
+    tempered = logits[:, :, None].astype(np.float64) / grid
+    losses = np.log(np.exp(tempered).sum(axis=1)) - tempered[np.arange(len(labels)), labels]
+    return float(grid[losses.mean(axis=0).argmin()])
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
-def test_the_temperature_is_the_one_lbfgs_finds(scale: float) -> None:
-    logits, labels = drawn_logits(2000, scale)
+def test_the_temperature_is_the_best_of_a_fine_grid(scale: float) -> None:
+    logits, labels = drawn_logits(1000, scale)
     found = fit_temperature(logits, labels)
-    assert found == pytest.approx(lbfgs_temperature(logits, labels), rel=1e-3)
+    assert found == pytest.approx(best_on_a_fine_grid(logits, labels), rel=2e-3)
     assert found == pytest.approx(scale, rel=0.15)
 
 
@@ -168,5 +160,5 @@ def test_a_larger_margin_never_gives_a_smaller_threshold(seed: int, points: floa
     ("points", "confidence"), [(0, 0.95), (100, 0.95), (-1, 0.95), (np.nan, 0.95), (1, 0.4), (1, 1.0), (1, np.nan)]
 )
 def test_a_promise_that_means_nothing_is_refused(points: float, confidence: float) -> None:
-    with pytest.raises(ConfigError, match="expected points between 0 and 100 and confidence from 0.5 up to 1"):
+    with pytest.raises(ConfigError, match="expected points between 0 and 100 and confidence"):
         CalibrationConfig(points, confidence)

@@ -5,10 +5,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
 from data.errors import ConfigError, RunError, SegueError, SongError
 from data.song import FEATURE_NAMES, Floats, Ints
@@ -26,7 +28,7 @@ def run(student_run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(student_run, tmp_path / "student")
 
 
-def edit(file: Path, change: Callable[[dict[str, list[str]]], object]) -> None:
+def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(file.read_text())
     change(content)
     file.write_text(json.dumps(content))
@@ -36,14 +38,12 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def plain_log_probs(bundle: Path, kind: str, songs: Floats) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def plain_log_probs(bundle: Path, kind: str, songs: Floats) -> NDArray[np.float64]:
     """Return the log-probabilities (n, n_classes) of windows by bare ONNX Runtime and the manifest's temperature."""
     session = onnxruntime.InferenceSession(bundle / f"{kind}.onnx", providers=["CPUExecutionProvider"])
     logits = session.run(None, {"segments": songs})[0].astype(np.float64)
     logits /= json.loads((bundle / "manifest.json").read_text())[kind]["temperature"]
-    log_probs: np.ndarray[tuple[int, int], np.dtype[np.float64]] = logits - np.log(
-        np.exp(logits).sum(axis=1, keepdims=True)
-    )
+    log_probs: NDArray[np.float64] = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return log_probs
 
 
@@ -111,7 +111,7 @@ def test_without_test_songs_the_figures_are_those_of_the_calibration_songs(run: 
 def test_the_verb_prints_one_json_document_and_replaces_a_bundle(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, moved = tmp_path / "bundle", (run.parent / "elsewhere.arrow")
+    out, moved = tmp_path / "bundle", run.parent / "elsewhere.arrow"
     out.mkdir()
     (out / "old").touch()
     shutil.copy(SongTable(Path(load_run(run, "student")[0].songs)).path, moved)
@@ -145,7 +145,7 @@ def cut_weights(run: Path) -> None:
 
 
 def other_shape(run: Path) -> None:
-    edit(run / "run.json", lambda record: record.update(network={**record["network"], "hidden": 31}))  # type: ignore[dict-item]
+    edit(run / "run.json", lambda record: record.update(network={**record["network"], "hidden": 31}))
 
 
 def a_teacher(run: Path) -> None:
@@ -197,5 +197,5 @@ def test_a_stop_halfway_leaves_the_old_bundle(run: Path, tmp_path: Path, monkeyp
 
 
 def test_a_model_that_sees_no_window_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected at least one window for each model, found .*teacher_windows=0"):
+    with pytest.raises(ConfigError, match=r"expected at least one window for each model, found .*teacher_windows=0"):
         WindowsConfig(teacher_windows=0)

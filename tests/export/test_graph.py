@@ -1,5 +1,6 @@
 """The exported graphs: against a plain float64 reference, against torch, and alone in ONNX Runtime."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from export.graph import Affine, graph_of
 from export.parity import network_logits
 from tests.bundles import CLASSES, EASY
 from tests.random_songs import random_segments
-from training.networks import Network, build
+from training.networks import Config, Network, build
 from training.standardise import Standardise
 from training.student import StudentConfig
 from training.teacher import TeacherConfig
@@ -25,7 +26,7 @@ from training.teacher import TeacherConfig
 Array = NDArray[np.float64]
 Weights = dict[str, Array]
 
-CONFIGS = {
+CONFIGS: dict[str, Config] = {
     "teacher": TeacherConfig(state=16),
     "flat": StudentConfig(look="flat", hidden=32),
     "pooled": StudentConfig(look="pooled", hidden=32),
@@ -64,7 +65,7 @@ def normed(x: Array, weights: Weights, name: str, eps: float) -> Array:
 
 def pooled(song: Array) -> Array:
     covariance = np.cov(song, rowvar=False, bias=True)
-    change = np.mean([np.abs(later - earlier) for earlier, later in zip(song, song[1:], strict=False)], axis=0)
+    change = np.mean([np.abs(later - earlier) for earlier, later in pairwise(song)], axis=0)
     pairs = [covariance[i, j] for i in range(25) for j in range(i + 1, 25)]
     return np.concatenate([song.mean(axis=0), song.std(axis=0), change, pairs])
 
@@ -101,7 +102,8 @@ def test_a_folded_graph_is_the_plain_reference(kind: str, batch: int) -> None:
     weights = {name: tensor.numpy().astype(np.float64) for name, tensor in network.state_dict().items()}
     expected = plain_logits(kind, weights, windows)
     found = ort_logits(graph_of(network, CLASSES), windows)
-    assert (found.shape, found.dtype) == ((batch, len(CLASSES)), np.float32)
+    assert found.dtype == np.float32
+    assert found.shape == (batch, len(CLASSES))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 

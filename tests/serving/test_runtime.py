@@ -1,0 +1,79 @@
+"""ONNX Runtime: what is missing, damaged or not on offer is said, and nothing falls back in silence."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from data.errors import BundleError, ConfigError, MissingDependencyError
+from serving import runtime
+from serving.runtime import OnnxModel
+from tests.random_songs import random_segments
+
+no_gpu = pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="there is a GPU here")
+
+
+@pytest.fixture
+def without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_import = importlib.import_module
+
+    def import_module(name: str) -> ModuleType:
+        if name == "onnxruntime":
+            raise ImportError(name)
+        return real_import(name)
+
+    monkeypatch.setattr("serving.runtime.importlib.import_module", import_module)
+
+
+@pytest.mark.usefixtures("without_onnxruntime")
+def test_without_onnxruntime_both_extras_are_named(bundle: Path) -> None:
+    with pytest.raises(MissingDependencyError, match=r"segue-genres\[cpu\].*segue-genres\[gpu\].*never both"):
+        OnnxModel(bundle / "student.onnx")
+
+
+@no_gpu
+def test_cuda_without_a_gpu_is_refused(bundle: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"provider: expected CUDAExecutionProvider, found CPUExecutionProvider.*`gpu` extra"
+    ):
+        OnnxModel(bundle / "student.onnx", provider="cuda")
+
+
+@pytest.mark.parametrize("content", [b"", b"not ONNX at all", bytes(range(256)) * 40])
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "student.onnx").write_bytes(content)
+    with pytest.raises(BundleError, match=r"student\.onnx: ONNX Runtime cannot load it"):
+        OnnxModel(tmp_path / "student.onnx")
+
+
+def test_a_model_cut_short_is_refused(bundle: Path, tmp_path: Path) -> None:
+    content = (bundle / "teacher.onnx").read_bytes()
+    (tmp_path / "teacher.onnx").write_bytes(content[: len(content) // 2])
+    with pytest.raises(BundleError, match=r"teacher\.onnx: ONNX Runtime cannot load it"):
+        OnnxModel(tmp_path / "teacher.onnx")
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2])
+def test_threads_change_the_speed_and_not_the_answer(bundle: Path, threads: int | None) -> None:
+    windows = random_segments(33 * 120).reshape(33, 120, 25)
+    bare = ort.InferenceSession(bundle / "teacher.onnx", providers=["CPUExecutionProvider"])
+    (expected,) = bare.run(None, {"segments": windows})
+    model = OnnxModel(bundle / "teacher.onnx", provider="cpu", threads=threads)
+    found = model.logits(windows)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert model.provider == "CPUExecutionProvider"
+
+
+@no_gpu
+def test_auto_takes_the_processor_where_there_is_no_gpu(bundle: Path) -> None:
+    assert OnnxModel(bundle / "student.onnx").provider == "CPUExecutionProvider"
+
+
+def test_the_wheel_that_is_installed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ort.__version__ in runtime.installed_wheels().values()
+    monkeypatch.setattr("serving.runtime.WHEELS", ("onnxruntime-of-another-world",))
+    assert runtime.installed_wheels() == {}

@@ -1,0 +1,181 @@
+"""The HTTP service: every song gets its own answer or its own error, and no body comes back."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.bundle import load_bundle
+from tests.bundles import CLASSES
+from tests.random_songs import random_segments
+from tests.serving.conftest import Client
+
+GOOD = random_segments(130).tolist()
+SECRET = "a-song-of-mine"
+
+
+def changed(row: int, column: int, value: Any) -> list[list[Any]]:
+    """Return the good song with one value changed."""
+    return [
+        [value if (i, j) == (row, column) else one for j, one in enumerate(segment)] for i, segment in enumerate(GOOD)
+    ]
+
+
+BAD = {
+    "ragged": ([*GOOD[:5], GOOD[5][:24]], "expected segments of 25 numbers each, found rows of unequal length"),
+    "24 features": ([segment[:24] for segment in GOOD], r"expected shape (segments, 25): .*; found (130, 24)"),
+    "transposed": (np.transpose(GOOD).tolist(), "found (25, 130)"),
+    "flat": (np.ravel(GOOD).tolist(), "found (3250,)"),
+    "nan": (changed(3, 2, math.nan), "segment 3: expected finite numbers, found nan in timbre_3"),
+    "infinite": (changed(4, 24, math.inf), "segment 4: expected finite numbers, found inf in loudness_start_db"),
+    "beyond float32": (changed(0, 0, 1e39), "segment 0: expected finite numbers, found inf in timbre_1"),
+    "text": (changed(3, 2, "loud"), "expected numbers, found values of type <U"),
+    "null": (changed(3, 2, None), "expected numbers, found values of type object"),
+    "null instead of segments": (None, "expected numbers, found values of type object"),
+    "booleans": ([[True] * 25], "expected numbers, found values of type bool"),
+    "an object": ({"timbre": [1.0]}, "expected numbers, found values of type object"),
+    "one number": (7.5, "found ()"),
+    "a huge integer": ([[10**400] * 25], "expected numbers, found values of type object"),
+    "empty": ([], "expected at least one segment, found none"),
+    "empty segments": ([[], []], "expected at least one segment, found none"),
+    "chroma": (changed(9, 12, 2.0), "segment 9: expected chroma_C between 0 and 1, found 2"),
+    "loudness": (changed(9, 24, 3.5), "segment 9: expected loudness_start_db between -60 and 0, found 3.5"),
+}
+
+
+def song(song_id: str, segments: Any = GOOD) -> dict[str, Any]:
+    return {"id": song_id, "segments": segments}
+
+
+def post(service: Client, body: Any) -> Any:
+    """Send anything json.dumps can write, NaN and Infinity among it."""
+    return service.post(json.dumps(body).encode())
+
+
+def test_a_good_song_gets_a_genre(service: Client, bundle: Path) -> None:
+    response, manifest = service.classify([song("one")]), load_bundle(bundle).manifest
+    assert response.status_code == 200
+    body = response.json()
+    assert (body["bundle"], body["threshold"]) == (manifest.version, manifest.threshold_nats)
+    (answer,) = body["songs"]
+    assert set(answer) == {"id", "genre", "probabilities", "cross_entropy_nats", "answered_by", "windows"}
+    probabilities = answer["probabilities"]
+    assert list(probabilities) == list(CLASSES)
+    assert sum(probabilities.values()) == pytest.approx(1)
+    assert answer["genre"] == max(probabilities, key=probabilities.__getitem__)
+    assert answer["cross_entropy_nats"] == pytest.approx(-math.log(max(probabilities.values())))
+
+
+def test_answers_come_in_the_order_of_the_songs(service: Client) -> None:
+    songs = [song(f"song-{n}", random_segments(n, seed=n).tolist()) for n in (300, 1, 120, 119, 121)]
+    together = service.classify(songs).json()["songs"]
+    assert [answer["id"] for answer in together] == [one["id"] for one in songs]
+    for one, answer in zip(songs, together, strict=True):
+        (alone,) = service.classify([one]).json()["songs"]
+        assert (alone["genre"], alone["answered_by"]) == (answer["genre"], answer["answered_by"])
+        assert alone["cross_entropy_nats"] == pytest.approx(answer["cross_entropy_nats"], abs=1e-5)
+
+
+def test_the_threshold_of_a_request_overrides_the_bundles(service: Client) -> None:
+    songs = [song(f"song-{n}", random_segments(400, seed=n).tolist()) for n in range(8)]
+    none_fall, all_fall = (service.classify(songs, threshold=nats).json() for nats in (2.0, 0.0))
+    assert (none_fall["threshold"], all_fall["threshold"]) == (2.0, 0.0)
+    assert {(one["answered_by"], one["windows"]) for one in none_fall["songs"]} == {("student", 1)}
+    assert ("teacher", 3) in {(one["answered_by"], one["windows"]) for one in all_fall["songs"]}
+    for easy, hard in zip(none_fall["songs"], all_fall["songs"], strict=True):
+        assert hard["cross_entropy_nats"] <= easy["cross_entropy_nats"]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_song_gets_its_own_error_and_its_neighbours_an_answer(service: Client, name: str) -> None:
+    segments, message = BAD[name]
+    response = post(service, {"songs": [song("before"), song("wrong", segments), song("after")]})
+    before, wrong, after = response.json()["songs"]
+    assert response.status_code == 200
+    assert before["genre"] == after["genre"]
+    assert set(wrong) == {"id", "error"}
+    assert wrong["error"].startswith("song 'wrong'")
+    for fragment in message.split(".*"):
+        assert fragment in wrong["error"]
+
+
+def test_only_bad_songs_are_unprocessable(service: Client) -> None:
+    response = post(service, {"songs": [song(name, segments) for name, (segments, _) in BAD.items()]})
+    assert response.status_code == 422
+    assert [one["id"] for one in response.json()["songs"]] == list(BAD)
+    assert all(f"song {one['id']!r}" in one["error"] for one in response.json()["songs"])
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"songs": []}, "body.songs: List should have at least 1 item"),
+        ({"songs": [song(SECRET, [])] * 1025}, "body.songs: List should have at most 1024 items"),
+        ({"songs": {SECRET: 1}}, "body.songs: Input should be a valid list"),
+        ({"songs": [SECRET]}, "body.songs.0: "),
+        ({"songs": [{"segments": [SECRET]}]}, "body.songs.0.id: Field required"),
+        ({"songs": [{"id": SECRET}]}, "body.songs.0.segments: Field required"),
+        ({"songs": [song(SECRET), song(None)]}, "body.songs.1.id: Input should be a valid string"),  # type: ignore[arg-type]
+        ({"songs": [song(f"{SECRET}\ud800")]}, "body.songs.0.id: "),
+        ({"songs": [song(SECRET)], "threshold": -0.1}, "body.threshold: Input should be greater than or equal to 0"),
+        ({"songs": [song(SECRET)], "threshold": math.nan}, "body.threshold: "),
+        ({"songs": [song(SECRET)], "threshold": math.inf}, "body.threshold: Input should be a finite number"),
+        ({"songs": [song(SECRET)], "threshold": SECRET}, "body.threshold: Input should be a valid number"),
+        ([SECRET], "body: Input should be a valid dictionary"),
+        (SECRET, "body: Input should be a valid dictionary"),
+        (None, "body: Input should be a valid dictionary"),
+    ],
+)
+def test_a_bad_request_is_explained_without_repeating_it(service: Client, body: Any, message: str) -> None:
+    response = post(service, body)
+    assert response.status_code == 422
+    assert set(response.json()) == {"error"}
+    assert message in response.json()["error"]
+    assert SECRET not in response.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 422),
+        (b"", 422),
+        (f'{{"songs": [{SECRET}'.encode(), 422),
+        (b"\xff\xfe\x00" + SECRET.encode(), 400),
+        (b"[" * 100_000, 400),
+        (b"9" * 5000, 400),
+    ],
+)
+def test_malformed_json_is_explained_without_repeating_it(service: Client, body: bytes, status: int) -> None:
+    response = service.post(body)
+    assert response.status_code == status
+    assert set(response.json()) == {"error"}
+    assert "body" in response.json()["error"]
+    assert SECRET not in response.text
+
+
+def test_another_method_is_an_error_of_the_same_shape(service: Client) -> None:
+    response = service.get("/v1/classify")
+    assert (response.status_code, response.json()) == (405, {"error": "Method Not Allowed"})
+    assert response.headers["allow"] == "POST"
+
+
+def test_the_most_songs_of_a_request_are_answered(service: Client) -> None:
+    short = [[0.5] * 24 + [-10]]
+    response = service.classify([song(str(n), short) for n in range(1024)])
+    assert response.status_code == 200
+    assert len({answer["cross_entropy_nats"] for answer in response.json()["songs"]}) == 1
+    assert {answer["windows"] for answer in response.json()["songs"]} == {1}
+
+
+def test_the_service_is_ready_and_counts_its_requests(service: Client) -> None:
+    service.classify([song("one")])
+    assert service.get("/readyz").status_code == 200
+    assert "/v1/classify" in service.get("/metrics").text
+
+
+def test_the_service_describes_its_path(service: Client) -> None:
+    path = service.get("/docs.json").json()["paths"]["/v1/classify"]["post"]
+    assert set(path["responses"]) >= {"200", "422"}
