@@ -6,7 +6,9 @@ first of `IDS` that it has names the song, else the name of its file, with the n
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +53,24 @@ class AnalysisFiles:
     def __len__(self) -> int:
         return sum(_count_lines(file) if file in self._one_a_line else 1 for file in self._files)
 
-    def batches(self) -> Iterator[SongBatch | Skipped]:
-        """Yield the songs in batches; an analysis that cannot be read is yielded as `Skipped`."""
-        return in_batches(song for file in self._files for song in self._songs(file))
+    def batches(self, start: int = 0) -> Iterator[SongBatch | Skipped]:
+        """Yield the songs after the first `start`; an analysis that cannot be read is yielded as `Skipped`."""
+        return in_batches(read() for read in islice(self._unread(), start, None))
 
-    def _songs(self, file: Path) -> Iterator[SongBatch | Skipped]:
-        name = str(file.relative_to(self._root)) if file != self._root else file.name
-        try:
+    def _unread(self) -> Iterator[Callable[[], SongBatch | Skipped]]:
+        """Yield what reads each analysis: those before `start` are passed over unread."""
+        for file in self._files:
+            name = str(file.relative_to(self._root)) if file != self._root else file.name
             if file not in self._one_a_line:
-                yield _song(file.read_bytes(), name, file.stem)
-                return
-            with file.open("rb") as lines:
-                for number, line in enumerate(lines, start=1):
-                    if line.strip(BLANKS):
-                        yield _song(line, f"{name}, line {number}", f"{file.stem}-{number:06d}")
-        except OSError as error:
-            yield Skipped(name, f"expected a readable file, found: {error}")
+                yield partial(_song_of_file, file, name)
+                continue
+            try:
+                with file.open("rb") as lines:
+                    for number, line in enumerate(lines, start=1):
+                        if line.strip(BLANKS):
+                            yield partial(_song, line, f"{name}, line {number}", f"{file.stem}-{number:06d}")
+            except OSError as error:
+                yield partial(Skipped, name, f"not a readable file: {error}")
 
 
 def recognises(path: Path) -> bool:
@@ -81,7 +85,7 @@ def recognises(path: Path) -> bool:
 
 
 def in_batches(songs: Iterable[SongBatch | Skipped]) -> Iterator[SongBatch | Skipped]:
-    """Join songs that come one by one to batches of at most `BATCH_SONGS`; what was skipped passes through."""
+    """Join songs that come one by one to batches of at most `BATCH_SONGS`; what was skipped goes before its batch."""
     held: list[SongBatch] = []
     segments = 0
     for song in songs:
@@ -127,6 +131,13 @@ def _count_lines(file: Path) -> int:
         return 1  # it will be skipped as one
 
 
+def _song_of_file(file: Path, name: str) -> SongBatch | Skipped:
+    try:
+        return _song(file.read_bytes(), name, file.stem)
+    except OSError as error:
+        return Skipped(name, f"not a readable file: {error}")
+
+
 def _song(text: bytes, place: str, default_id: str) -> SongBatch | Skipped:
     try:
         analysis = _parse(text)
@@ -143,11 +154,9 @@ def _parse(text: bytes) -> dict[str, Any]:
         analysis = json.loads(text)
     except (ValueError, RecursionError) as error:
         advice = ". One analysis on a line needs a file that ends in .jsonl" if "Extra data" in str(error) else ""
-        raise SongError(
-            f"expected an audio analysis, found no whole JSON, it may be cut short: {error}{advice}"
-        ) from None
+        raise SongError(f"not a readable audio analysis in JSON, it may be cut short: {error}{advice}") from None
     if not isinstance(analysis, dict):
-        raise SongError(f"expected an audio analysis, a JSON object; found {_shown(analysis)}")
+        raise SongError(f"expected an audio analysis, a JSON object, found {_shown(analysis)}")
     return analysis
 
 
@@ -165,16 +174,16 @@ def _name(analysis: Mapping[str, Any], places: Sequence[str]) -> str | None:
 def _rows(analysis: Mapping[str, Any], song: str) -> list[list[float]]:
     segments = analysis.get("segments")
     if not isinstance(segments, list):
-        raise SongError(f"{song}: expected 'segments', a list; found {_found(analysis, 'segments')}")
+        raise SongError(f"{song}: expected a list in 'segments', found {_found(analysis, 'segments')}")
     return [_row(segment, f"{song}, segment {number}") for number, segment in enumerate(segments)]
 
 
 def _row(segment: Any, where: str) -> list[float]:
     if not isinstance(segment, dict):
-        raise SongError(f"{where}: expected an object with timbre, pitches and loudness_start; found {_shown(segment)}")
+        raise SongError(f"{where}: expected an object with timbre, pitches and loudness_start, found {_shown(segment)}")
     loudness: Any = segment.get("loudness_start")
     if type(loudness) not in NUMBERS:
-        raise SongError(f"{where}: expected 'loudness_start', a number; found {_found(segment, 'loudness_start')}")
+        raise SongError(f"{where}: expected a number in 'loudness_start', found {_found(segment, 'loudness_start')}")
     return [*_twelve(segment, "timbre", where), *_twelve(segment, "pitches", where), loudness]
 
 
@@ -182,7 +191,7 @@ def _twelve(segment: Mapping[str, Any], key: str, where: str) -> list[float]:
     values = segment.get(key)
     if isinstance(values, list) and len(values) == 12 and set(map(type, values)) <= NUMBERS:
         return values
-    raise SongError(f"{where}: expected {key!r}, 12 numbers; found {_found(segment, key)}")
+    raise SongError(f"{where}: expected 12 numbers in {key!r}, found {_found(segment, key)}")
 
 
 def _found(holder: Mapping[str, Any], key: str) -> str:

@@ -14,10 +14,11 @@ import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from math import prod
 from operator import itemgetter
 from pathlib import Path
@@ -57,19 +58,19 @@ class CourseBuckets:
     def __len__(self) -> int:
         return sum(len(bucket.indices) for bucket in self._buckets)
 
-    def batches(self) -> Iterator[SongBatch | Skipped]:
-        """Yield the songs in batches; one with NaN before its last segment is yielded as `Skipped`."""
-        streams = [self._songs(bucket) for bucket in self._buckets]
+    def batches(self, start: int = 0) -> Iterator[SongBatch | Skipped]:
+        """Yield the songs after the first `start`; one with NaN before its last segment is yielded as `Skipped`."""
+        streams = [self._unread(bucket) for bucket in self._buckets]
         in_order = all((np.diff(bucket.indices) >= 0).all() for bucket in self._buckets)
-        songs = heapq.merge(*streams, key=itemgetter(0)) if in_order else (song for one in streams for song in one)
-        return in_batches(song for _, song in songs)
+        unread = heapq.merge(*streams, key=itemgetter(0)) if in_order else chain.from_iterable(streams)
+        return in_batches(read() for _, read in islice(unread, start, None))
 
-    def _songs(self, bucket: "_Bucket") -> Iterator[tuple[int, SongBatch | Skipped]]:
-        """Yield each song of a bucket, with its row in the fixed-length file."""
+    def _unread(self, bucket: "_Bucket") -> Iterator[tuple[int, Callable[[], SongBatch | Skipped]]]:
+        """Yield what reads each song of a bucket, with the song's row in the fixed-length file."""
         rows = self._arrays.rows(f"inputs_{bucket.length}")
         for padded, index, label in zip(rows, bucket.indices.tolist(), bucket.labels, strict=True):
             song_id = f"{self._arrays.path.stem}-{index:06d}"
-            yield index, _song(padded.reshape(-1, N_FEATURES), song_id, label, self.units)
+            yield index, partial(_song, padded.reshape(-1, N_FEATURES), song_id, label, self.units)
 
     def _sample(self) -> NDArray[Any]:
         """Return some padded songs of the first bucket that has any, (segments, 25)."""
@@ -98,10 +99,10 @@ class CourseTestPair:
     def __len__(self) -> int:
         return len(self._songs)
 
-    def batches(self) -> Iterator[SongBatch | Skipped]:
-        """Yield the songs in file order, each with its label."""
-        labels = iter(self._labels)
-        for batch in self._songs.batches():
+    def batches(self, start: int = 0) -> Iterator[SongBatch | Skipped]:
+        """Yield the songs after the first `start` in file order, each with its label."""
+        labels = iter(self._labels[start:])
+        for batch in self._songs.batches(start):
             yield replace(batch, labels=list(islice(labels, len(batch)))) if isinstance(batch, SongBatch) else batch
 
 

@@ -41,15 +41,15 @@ class MsdSummary:
     def __len__(self) -> int:
         return self._n_songs
 
-    def batches(self) -> Iterator[SongBatch | Skipped]:
-        """Yield the songs in batches; one that cannot be read is yielded as `Skipped`."""
-        return in_batches(self._songs())
+    def batches(self, start: int = 0) -> Iterator[SongBatch | Skipped]:
+        """Yield the songs after the first `start`; one that cannot be read is yielded as `Skipped`."""
+        return in_batches(self._songs(start))
 
-    def _songs(self) -> Iterator[SongBatch | Skipped]:
+    def _songs(self, start: int) -> Iterator[SongBatch | Skipped]:
         with _opened(self._path) as file:
             analysis, metadata = file["analysis"], file["metadata/songs"]
-            for start in range(0, self._n_songs, BATCH_SONGS):
-                rows = slice(start, min(start + BATCH_SONGS, self._n_songs))
+            for first in range(start, self._n_songs, BATCH_SONGS):
+                rows = slice(first, min(first + BATCH_SONGS, self._n_songs))
                 ids, artists = analysis["songs"].fields("track_id")[rows], metadata.fields("artist_id")[rows]
                 bounds = [_bounds(analysis, part, rows) for part in WIDTHS]
                 for song_id, artist, *at in zip(_text(ids), _text(artists), *bounds, strict=True):
@@ -140,10 +140,11 @@ def _segments(analysis: Any, song_id: str, at: list[tuple[int, int]]) -> Floats:
             parts.append(analysis[part][begin:end])
         except (OSError, RuntimeError) as error:
             raise SongError(f"song {song_id!r}: expected readable {part}, found damage: {error}") from None
-    lengths = [len(part) for part in parts]
-    if len(set(lengths)) > 1:
+    timbre, pitches, loudness = map(len, parts)
+    if not timbre == pitches == loudness:
         raise SongError(
-            f"song {song_id!r}: expected as many rows of timbre as of pitches and loudness, found {lengths}"
+            f"song {song_id!r}: expected as many rows of timbre as of pitches and loudness, found {timbre}, {pitches} "
+            f"and {loudness}"
         )
     return np.column_stack(parts)
 

@@ -106,9 +106,10 @@ def windows(segments: Floats, k: int = 1) -> Floats:
 def random_window(segments: Floats, rng: np.random.Generator) -> Floats:
     """Return one window of a song, (120, 25), anywhere in it; a short song is repeated as in `windows`."""
     if len(segments) <= WINDOW:
-        return windows(segments)[0]
+        window: Floats = windows(segments)[0]
+        return window
     start = int(rng.integers(len(segments) - WINDOW + 1))
-    window: Floats = segments[start : start + WINDOW]
+    window = segments[start : start + WINDOW]
     return window
 
 

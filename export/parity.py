@@ -23,8 +23,7 @@ def check_parity(name: str, network: Network, model: Model, windows: Floats) -> 
     the ends of the ranges.
 
     Raises:
-        ParityError: the difference is above 1e-4, or not a number, or a decision differs by more than such a
-        difference.
+        ParityError: the difference is above 1e-4, or not a number.
     """
     largest = 0.0
     for songs in (windows, edge_windows()):

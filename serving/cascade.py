@@ -116,8 +116,7 @@ def route(student: Opinion, threshold_nats: float, ask_teacher: Callable[[Ints],
         student: the student's opinion of n songs.
         threshold_nats: the largest cross-entropy at which the student's answer is accepted.
         ask_teacher: returns the teacher's opinion of the songs of the given rows; called once at most, with those that
-        fall
-            back.
+            fall back.
     """
     hard = falls_back(student.cross_entropy_nats, threshold_nats)
     by_teacher = np.zeros(len(hard), dtype=bool)

@@ -36,7 +36,7 @@ def train_runs(folder: Path) -> Path:
 
 def make_bundle(student_run: Path, out: Path) -> Path:
     """Export a student's run to `out`; the teacher takes up to three looks at a song."""
-    export(student_run, out, windows=WindowsConfig(teacher_windows=3), calibration=CalibrationConfig(points=10))
+    export(student_run, out, windows=WindowsConfig(1, 3), calibration=CalibrationConfig(points=10))
     return out
 
 

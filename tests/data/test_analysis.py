@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from data.analysis import AnalysisFiles, recognises
 from data.errors import SongError
 from data.song import Floats
-from data.source import Skipped
+from data.source import Skipped, Source
 from data.table import SongBatch, write_table
 from tests.random_songs import random_segments
 
@@ -37,7 +37,8 @@ def write(path: Path, *analyses: Mapping[str, Any], indent: int | None = None) -
 
 
 def read(path: Path) -> tuple[list[SongBatch], list[Skipped]]:
-    items = list(AnalysisFiles(path).batches())
+    source: Source = AnalysisFiles(path)
+    items = list(source.batches())
     skipped = [item for item in items if isinstance(item, Skipped)]
     return [item for item in items if isinstance(item, SongBatch)], skipped
 
@@ -128,6 +129,21 @@ def test_names_are_taken_from_the_first_place_that_has_one(
         table.write(batch)
 
 
+@pytest.mark.parametrize("start", range(8))
+def test_an_earlier_runs_songs_are_passed_over(tmp_path: Path, start: int) -> None:
+    write(tmp_path / "tree/a.json", analysis(random_segments(1)))
+    write(tmp_path / "tree/b.json", {"segments": []})
+    write(tmp_path / "tree/c.jsonl", analysis(random_segments(2)), {}, analysis(random_segments(3)))
+    write(tmp_path / "tree/d.json", analysis(random_segments(4)))
+    names = ["a", "b.json", "c-000001", "c.jsonl, line 2", "c-000003", "d"]
+    found = [
+        name
+        for item in AnalysisFiles(tmp_path / "tree").batches(start)
+        for name in ([item.name] if isinstance(item, Skipped) else item.song_ids)
+    ]
+    assert sorted(found) == sorted(names[start:])
+
+
 def test_the_same_id_twice_passes(tmp_path: Path) -> None:
     (batch,), _ = read(write(tmp_path / "a.jsonl", *[analysis(random_segments(2), id="TR1")] * 2))
     assert batch.song_ids == ["TR1", "TR1"]
@@ -145,19 +161,22 @@ def changed(key: str, value: Any, row: int = 2) -> dict[str, Any]:
 TWELVE = [0.5] * 12
 SEGMENT_2 = "song 'TR1', segment 2: expected"
 BAD_ANALYSES: dict[str, tuple[Any, str]] = {
-    "no timbre": (changed("timbre", None), f"{SEGMENT_2} 'timbre', 12 numbers; found no such key"),
-    "no pitches": (changed("pitches", None), f"{SEGMENT_2} 'pitches', 12 numbers; found no such key"),
-    "no loudness": (changed("loudness_start", None), f"{SEGMENT_2} 'loudness_start', a number; found no such key"),
-    "timbre of 11": (changed("timbre", TWELVE[:11]), f"{SEGMENT_2} 'timbre', 12 numbers; found 11 values"),
-    "pitches of 13": (changed("pitches", [*TWELVE, 0]), f"{SEGMENT_2} 'pitches', 12 numbers; found 13 values"),
-    "nothing in timbre": (changed("timbre", []), f"{SEGMENT_2} 'timbre', 12 numbers; found 0 values"),
+    "no timbre": (changed("timbre", None), f"{SEGMENT_2} 12 numbers in 'timbre', found no such key"),
+    "no pitches": (changed("pitches", None), f"{SEGMENT_2} 12 numbers in 'pitches', found no such key"),
+    "no loudness": (changed("loudness_start", None), f"{SEGMENT_2} a number in 'loudness_start', found no such key"),
+    "timbre of 11": (changed("timbre", TWELVE[:11]), f"{SEGMENT_2} 12 numbers in 'timbre', found 11 values"),
+    "pitches of 13": (changed("pitches", [*TWELVE, 0]), f"{SEGMENT_2} 12 numbers in 'pitches', found 13 values"),
+    "nothing in timbre": (changed("timbre", []), f"{SEGMENT_2} 12 numbers in 'timbre', found 0 values"),
     "a string": (changed("timbre", [*TWELVE[1:], "1"]), 'found 12 values, one of them "1"'),
     "null": (changed("pitches", [*TWELVE[1:], None]), "found 12 values, one of them null"),
     "true": (changed("pitches", [*TWELVE[1:], True]), "found 12 values, one of them true"),
     "a list in a list": (changed("timbre", [TWELVE] * 12), "found 12 values, one of them [0.5, 0.5, 0.5"),
-    "a number for timbre": (changed("timbre", 7), f"{SEGMENT_2} 'timbre', 12 numbers; found 7"),
-    "a string for loudness": (changed("loudness_start", "-7"), f"{SEGMENT_2} 'loudness_start', a number; found \"-7\""),
-    "false for loudness": (changed("loudness_start", False), f"{SEGMENT_2} 'loudness_start', a number; found false"),
+    "a number for timbre": (changed("timbre", 7), f"{SEGMENT_2} 12 numbers in 'timbre', found 7"),
+    "a string for loudness": (
+        changed("loudness_start", "-7"),
+        f"{SEGMENT_2} a number in 'loudness_start', found \"-7\"",
+    ),
+    "false for loudness": (changed("loudness_start", False), f"{SEGMENT_2} a number in 'loudness_start', found false"),
     "NaN": (changed("timbre", [*TWELVE[1:], float("nan")]), f"{SEGMENT_2} finite numbers, found nan in timbre_12"),
     "infinity": (changed("loudness_start", float("-inf")), f"{SEGMENT_2} finite numbers, found -inf in loudness"),
     "beyond float32": (changed("timbre", [*TWELVE[1:], 1e39]), f"{SEGMENT_2} finite numbers, found inf in timbre_12"),
@@ -169,11 +188,11 @@ BAD_ANALYSES: dict[str, tuple[Any, str]] = {
     "pitch above 1": (changed("pitches", [*TWELVE[1:], 1.5]), f"{SEGMENT_2} chroma_B between 0 and 1, found 1.5"),
     "a segment that is none": ({"segments": [7]}, "segment 0: expected an object with timbre"),
     "no segments": (analysis(random_segments(0), **NAMES), "song 'TR1': expected at least one segment, found none"),
-    "no list of segments": (NAMES, "song 'TR1': expected 'segments', a list; found no such key"),
-    "null for segments": ({"segments": None}, "expected 'segments', a list; found null"),
-    "an object of segments": ({"segments": {"timbre": []}}, "expected 'segments', a list; found {\"timbre\": []}"),
-    "a list": ([1, 2], "expected an audio analysis, a JSON object; found [1, 2]"),
-    "nothing": (None, "expected an audio analysis, a JSON object; found null"),
+    "no list of segments": (NAMES, "song 'TR1': expected a list in 'segments', found no such key"),
+    "null for segments": ({"segments": None}, "expected a list in 'segments', found null"),
+    "an object of segments": ({"segments": {"timbre": []}}, "expected a list in 'segments', found {\"timbre\": []}"),
+    "a list": ([1, 2], "expected an audio analysis, a JSON object, found [1, 2]"),
+    "nothing": (None, "expected an audio analysis, a JSON object, found null"),
 }
 
 
@@ -199,7 +218,7 @@ def test_an_analysis_cut_short_is_left_out(tmp_path: Path, share: float) -> None
     path.write_text(text[: int(share * len(text))])
     batches, (skipped,) = read(path)
     assert (batches, skipped.name) == ([], "cut.json")
-    assert "expected an audio analysis, found no whole JSON, it may be cut short: " in skipped.reason
+    assert "not a readable audio analysis in JSON, it may be cut short: " in skipped.reason
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe{", b'{"id": "\xff"}', b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
@@ -208,7 +227,7 @@ def test_text_that_is_no_json_is_left_out(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "tree/bad.json").write_bytes(text)
     (batch,), (skipped,) = read(tmp_path / "tree")
     assert (batch.song_ids, skipped.name) == (["sound"], "bad.json")
-    assert "found no whole JSON" in skipped.reason
+    assert "not a readable audio analysis in JSON" in skipped.reason
 
 
 def test_a_file_of_lines_among_others_needs_its_ending(tmp_path: Path) -> None:
@@ -224,7 +243,7 @@ def test_a_file_that_cannot_be_opened_is_left_out(tmp_path: Path) -> None:
     (batch,), skipped = read(tmp_path / "tree")
     assert (batch.song_ids, len(AnalysisFiles(tmp_path / "tree"))) == (["sound"], 3)
     assert [item.name for item in skipped] == ["folder.jsonl", "gone.json"]
-    assert all(item.reason.startswith("expected a readable file, found: ") for item in skipped)
+    assert all(item.reason.startswith("not a readable file: ") for item in skipped)
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"[{}]", b"PK\x03\x04", b"\x89HDF\r\n", b"TR1\tJazz\n"])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data.course_buckets import CourseBuckets, CourseTestPair, NpzArrays, recognises, recognises_half
 from data.errors import LabelError, SegueError, SongError
 from data.song import Floats, Units
-from data.source import Skipped
+from data.source import Skipped, Source
 from data.table import SongBatch
 from tests.random_songs import random_segments
 
@@ -50,7 +50,8 @@ def small() -> dict[str, NDArray[Any]]:
 
 
 def read(path: Path, units: Units | None = None) -> tuple[list[SongBatch], list[Skipped]]:
-    items = list(CourseBuckets(path, units).batches())
+    source: Source = CourseBuckets(path, units)
+    items = list(source.batches())
     skipped = [item for item in items if isinstance(item, Skipped)]
     return [item for item in items if isinstance(item, SongBatch)], skipped
 
@@ -121,6 +122,20 @@ def test_a_bucket_out_of_order_is_read_bucket_by_bucket(tmp_path: Path) -> None:
     assert batch.song_ids == [f"c-00000{row}" for row in (3, 2, 0, 1, 4, 5)]
     assert batch.lengths.tolist() == [1, 4, 3, 8, 5, 6]
     assert batch.labels == [LABEL_MAP[row % 3] for row in (3, 2, 0, 1, 4, 5)]
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("start", range(8))
+def test_an_earlier_runs_songs_are_passed_over(tmp_path: Path, start: int, in_order: bool) -> None:
+    arrays = with_value((1, 0, 0), np.inf)
+    if not in_order:
+        arrays["indices_4"] = arrays["indices_4"][::-1]
+    source = CourseBuckets(save(tmp_path / "c.npz", arrays))
+    rows = [0, 1, 2, 3, 4, 5] if in_order else [3, 2, 0, 1, 4, 5]
+    found = [
+        name for item in source.batches(start) for name in ([item.name] if isinstance(item, Skipped) else item.song_ids)
+    ]
+    assert sorted(found) == sorted(f"c-00000{row}" for row in rows[start:])
 
 
 def test_the_same_index_twice_passes(tmp_path: Path) -> None:
@@ -381,7 +396,7 @@ def test_either_half_opens_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write_pair(tmp_path, train={"inputs": FIXED, "label_map": LABEL_MAP})
     path = tmp_path / f"msd-10-genre-test-{half}.npz"
     assert recognises_half(path)
-    pair = CourseTestPair(path)
+    pair: Source = CourseTestPair(path)
     batches = [batch for batch in pair.batches() if isinstance(batch, SongBatch)]
     assert (len(pair), pair.units, pair.classes) == (5, "raw", ("Jazz", "Folk", "Rock"))
     assert [len(batch) for batch in batches] == [2, 2, 1]
@@ -390,6 +405,14 @@ def test_either_half_opens_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         f"msd-10-genre-test-inputs-00000{n}" for n in range(5)
     ]
     np.testing.assert_array_equal(np.concatenate([batch.segments for batch in batches]), FIXED.reshape(-1, 25))
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 5])
+def test_an_earlier_runs_part_of_a_pair_is_passed_over(tmp_path: Path, start: int) -> None:
+    pair = CourseTestPair(write_pair(tmp_path, train={"label_map": LABEL_MAP}))
+    batches = [batch for batch in pair.batches(start) if isinstance(batch, SongBatch)]
+    assert [label for batch in batches for label in batch.labels] == NAMED[start:]
+    assert [name[-6:] for batch in batches for name in batch.song_ids] == [f"{row:06d}" for row in range(start, 5)]
 
 
 @pytest.mark.parametrize("place", ["targets", "inputs", "valid"])

@@ -14,7 +14,7 @@ from data.errors import SongError
 from data.msd import MsdTracks
 from data.msd_summary import MsdSummary, recognises
 from data.song import Floats
-from data.source import Skipped
+from data.source import Skipped, Source
 from data.table import SongBatch
 from tests.random_songs import random_segments
 
@@ -50,7 +50,8 @@ def three_songs() -> dict[str, Floats]:
 
 
 def read(path: Path) -> tuple[list[SongBatch], list[Skipped]]:
-    items = list(MsdSummary(path).batches())
+    source: Source = MsdSummary(path)
+    items = list(source.batches())
     skipped = [item for item in items if isinstance(item, Skipped)]
     return [item for item in items if isinstance(item, SongBatch)], skipped
 
@@ -87,6 +88,17 @@ def test_songs_of_all_lengths_come_through_however_they_are_sliced(
     assert [length for batch in batches for length in batch.lengths] == lengths
     np.testing.assert_array_equal(
         np.concatenate([batch.segments for batch in batches]), np.concatenate([*songs.values()])
+    )
+
+
+@pytest.mark.parametrize("start", range(4))
+def test_an_earlier_runs_songs_are_passed_over(tmp_path: Path, start: int) -> None:
+    summary = MsdSummary(write_summary(tmp_path / "summary.h5", three_songs()))
+    batches = [item for item in summary.batches(start) if isinstance(item, SongBatch)]
+    rest = list(three_songs().values())[start:]
+    np.testing.assert_array_equal(
+        np.concatenate([np.zeros((0, 25)), *(batch.segments for batch in batches)]),
+        np.concatenate([np.zeros((0, 25)), *rest]),
     )
 
 
@@ -131,7 +143,7 @@ BAD_SONGS: dict[str, tuple[Change, list[str], str]] = {
     "backwards": (
         index(1, 425, IDX[2]),
         ["TR300", "TR120"],
-        "song 'TR300': expected as many rows of timbre as of pitches and loudness, found [300, 300, 425]",
+        "song 'TR300': expected as many rows of timbre as of pitches and loudness, found 300, 300 and 425",
     ),
     "no segments": (index(2, 300, *IDX), ["TR120"], "song 'TR120': expected at least one segment, found none"),
     "NaN": (

@@ -108,6 +108,13 @@ def test_without_test_songs_the_figures_are_those_of_the_calibration_songs(run: 
     assert load_bundle(tmp_path / "bundle").manifest == manifest
 
 
+def test_models_see_as_many_windows_as_in_training_unless_told_otherwise(run: Path, tmp_path: Path) -> None:
+    for record in (run / "run.json", run / "teacher" / "run.json"):
+        edit(record, lambda fields: fields["loop"].update(windows=2))
+    manifest = export(run, tmp_path / "bundle", windows=WindowsConfig(teacher_windows=3)).manifest
+    assert (manifest.student.windows, manifest.teacher.windows) == (2, 3)
+
+
 def test_the_verb_prints_one_json_document_and_replaces_a_bundle(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,22 @@ def test_songs_that_cannot_be_judged_are_refused(
         evaluate(bundle, make(tmp_path))
 
 
+def test_both_models_see_as_many_windows_as_they_are_told_to(bundle: Path, mixed_songs: Path) -> None:
+    table, cascade = SongTable(mixed_songs), open_cascade(load_bundle(bundle), windows=5)
+    songs = table.songs(range(len(table)))
+    windows = np.minimum(np.maximum(table.lengths - 119, 1), 5)
+    found = evaluate(bundle, mixed_songs, windows=5).evaluation
+    for voice, scores in ((cascade.student, found.student), (cascade.teacher, found.teacher)):
+        opinion = voice.opinion(songs)
+        assert opinion.windows.tolist() == windows.tolist()
+        assert scores.accuracy == (opinion.probs.argmax(axis=1) == table.labels).mean()
+
+
+def test_no_window_is_refused(bundle: Path, mixed_songs: Path) -> None:
+    with pytest.raises(ConfigError, match="windows: expected at least 1, found 0"):
+        evaluate(bundle, mixed_songs, windows=0)
+
+
 @pytest.mark.parametrize("threshold", [-0.1, np.nan])
 def test_a_threshold_below_zero_is_refused(bundle: Path, mixed_songs: Path, threshold: float) -> None:
     with pytest.raises(ConfigError, match=f"threshold: expected at least 0 nats, found {threshold}"):

@@ -19,17 +19,17 @@ SONGS: list[Floats] = [random_segments(n, seed=n) for n in (90, 120, 400)]
 @pytest.mark.slow
 def test_a_served_bundle_answers_like_its_cascade_and_stops_on_sigterm(bundle: Path, tmp_path: Path) -> None:
     port = free_port()
-    words = ["segue", "serve", str(bundle), "--port", str(port)]
+    words = ["segue", "serve", str(bundle), "--port", str(port), "--windows", "2"]
     with serving(words, port, tmp_path, environment(tmp_path / "home")) as server:
         body = server.classify(
             [{"id": str(row), "segments": song.tolist()} for row, song in enumerate(SONGS)], threshold=0.0
         )
         assert server.stop() == 0
         printed = server.log.read_text()
-    expected = open_cascade(load_bundle(bundle)).answer(SONGS, 0.0)
+    expected = open_cascade(load_bundle(bundle), windows=2).answer(SONGS, 0.0)
     assert [one["genre"] for one in body["songs"]] == [CLASSES[choice] for choice in expected.choice]
     assert [one["answered_by"] for one in body["songs"]] == [expected.answered_by(row) for row in range(3)]
-    assert [one["windows"] for one in body["songs"]] == expected.windows.tolist()
+    assert [one["windows"] for one in body["songs"]] == expected.windows.tolist() == [1, 1, 2]
     for one, cross_entropy in zip(body["songs"], expected.cross_entropy_nats, strict=True):
         assert one["cross_entropy_nats"] == pytest.approx(cross_entropy, abs=1e-5)
     assert f"bundle {body['bundle']}: 4 classes, threshold" in printed
