@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from data.song import WINDOW, Units, first_fault
-from data.source import Skipped
+from data.sources.source import Skipped
 from data.table import SongBatch
 
 log = logging.getLogger(__name__)

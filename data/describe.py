@@ -30,8 +30,8 @@ from tyro.conf import Positional
 from data.command import run
 from data.errors import ConfigError, MissingDependencyError, SongError
 from data.song import CHROMA, FEATURE_NAMES, LOUDNESS, N_FEATURES, TIMBRE, WINDOW, Floats, Units, first_fault
-from data.songs import open_source
-from data.source import Skipped
+from data.sources.recognise import open_source
+from data.sources.source import Skipped
 from data.synth import LOUDNESS_MEAN_DB, LOUDNESS_SD_DB, TIMBRE_MEAN, TIMBRE_SD
 from data.table import SongBatch
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.atomic import atomic_file, publish
+from data.atomic import publish
 from data.song import Units
 from data.table import ARROW_MAGIC_BYTES, SongBatch, SongWriter, table_schema
 
@@ -62,8 +62,9 @@ class ResumableTable:
         """Remember that everything up to `state` is written, if the last note is old enough."""
         if time.monotonic() - self._noted_at < JOURNAL_EVERY_S:
             return
-        with atomic_file(_journal(self._path)) as draft:
-            draft.write_text(json.dumps(asdict(Journal(self._key, self._draft.name, self._batches, state))))
+        next_journal = _next_journal(self._path)
+        next_journal.write_text(json.dumps(asdict(Journal(self._key, self._draft.name, self._batches, state))))
+        publish(next_journal, _journal(self._path))
         for other in _drafts(self._path):
             if other != self._draft:
                 other.unlink()
@@ -110,7 +111,7 @@ def resumable_table(path: Path, units: Units, classes: Sequence[str], key: str) 
 
 
 def _clear(path: Path) -> None:
-    for file in (*_drafts(path), _journal(path)):
+    for file in (*_drafts(path), _next_journal(path), _journal(path)):
         file.unlink(missing_ok=True)
 
 
@@ -120,6 +121,10 @@ def _drafts(path: Path) -> list[Path]:
 
 def _journal(path: Path) -> Path:
     return path.with_name(f".{path.name}.journal")
+
+
+def _next_journal(path: Path) -> Path:
+    return path.with_name(f".{path.name}.journal.next")
 
 
 def _read(journal: Path, key: str) -> Journal | None:

@@ -105,11 +105,8 @@ def windows(segments: Floats, k: int = 1) -> Floats:
 
 def random_window(segments: Floats, rng: np.random.Generator) -> Floats:
     """Return one window of a song, (120, 25), anywhere in it; a short song is repeated as in `windows`."""
-    if len(segments) <= WINDOW:
-        window: Floats = windows(segments)[0]
-        return window
-    start = int(rng.integers(len(segments) - WINDOW + 1))
-    window = segments[start : start + WINDOW]
+    start = int(rng.integers(max(len(segments) - WINDOW, 0) + 1))
+    window: Floats = windows(segments[start : start + WINDOW])[0]
     return window
 
 

@@ -1,8 +1,15 @@
 """Turn any source of songs into the canonical song table.
 
-Sources are recognised by their content: the course's fixed-length `.npz` files, Million Song Dataset tracks (an HDF5
-file or a folder tree of them), and song tables in Arrow or Parquet. The last path is the table to write: Parquet if it
-ends in `.parquet`, else Arrow. Songs stream through; one that cannot be read is named, counted and left out.
+Sources are recognised by their content; --from overrides:
+
+- course, course-buckets, course-pair: the course's `.npz` files of fixed length, of variable length, test halves
+- msd, msd-summary: Million Song Dataset tracks, an HDF5 file or a folder tree of them, or many in one file
+- analysis: Echo Nest or Spotify audio analyses in JSON, one in a file, a folder tree, or one on a line
+- table: song tables in Arrow or Parquet
+
+The last path is the table to write: Parquet if it ends in `.parquet`, else Arrow. Songs stream through; one that cannot
+be read is named, counted and left out. A conversion to Arrow that is stopped goes on where it was when it is started
+again.
 
 Examples:
     segue songs msd_songs.npz artifacts/songs.arrow
@@ -15,43 +22,27 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from tqdm import tqdm
 from tyro.conf import Positional, UseAppendAction, arg
 
 from data.command import run
-from data.conversion import Conversion, faults
-from data.course import CourseFile
+from data.conversion import Conversion, Tally, faults
 from data.errors import ConfigError, LabelError, SongError
-from data.labels import read_labels
-from data.msd import MsdTracks
+from data.labels import read_label_pairs
 from data.resume import ResumableTable, resumable_table
 from data.song import Units
-from data.source import Skipped, Source
-from data.table import SongBatch, SongWriter, write_table
-from data.table_source import TableSource
+from data.sources.recognise import Kind, open_source
+from data.sources.source import BATCH_SONGS, Skipped, Source
+from data.table import NO_LABEL, SongBatch, SongTable, SongWriter, write_table
 
 log = logging.getLogger(__name__)
 
-
-def open_source(path: Path, units: Units | None, where: Mapping[str, Sequence[str]]) -> Source:
-    """Recognise the source at `path` by its content and open it."""
-    if not path.exists():
-        raise SongError(f"{path}: expected a source of songs, found no such file or folder")
-    head = b"\x89HDF" if path.is_dir() else path.open("rb").read(8)
-    if head.startswith(b"PK"):
-        return CourseFile(path, units, where)
-    if head.startswith((b"ARROW1", b"PAR1")):
-        return TableSource(path, units, where)
-    if head.startswith(b"\x89HDF"):
-        if where:
-            raise ConfigError(f"{path}: --where selects from .npz files and song tables, not from HDF5 tracks")
-        return MsdTracks(path)
-    raise SongError(
-        f"{path}: expected an .npz file, HDF5 tracks or a song table, found a file that starts with {head!r}"
-    )
+LabelPairs = Mapping[str, tuple[str, str | None]]  # Genre and second genre by track id.
 
 
 def songs(
@@ -59,6 +50,9 @@ def songs(
     labels: Path | None = None,
     classes: tuple[str, ...] = (),
     where: UseAppendAction[tuple[str, ...]] = (),
+    balance: int | None = None,
+    seed: int = 0,
+    kind: Annotated[Kind | None, arg(name="from")] = None,
     units: Units | None = None,
     strict: bool = False,
 ) -> Conversion:
@@ -66,40 +60,86 @@ def songs(
 
     Args:
         paths: The sources, and last the table to write.
-        labels: Genres by track id: a tagtraum .cls file, or any file of track id, tab, genre.
+        labels: Genres by track id: a tagtraum .cls, MASD or MAGD file, or any of track id, tab, genre[, tab, genre].
         classes: The classes to keep, in this order; songs of others lose their label. Default: the source's own.
         where: Keep only songs whose field has one of these values, as in fold=0,1 or label=Jazz. Can be repeated.
+        balance: Keep at most so many songs of a class, drawn at random; songs without a label are all kept.
+        seed: Picks the songs that --balance keeps.
+        kind: What the sources are. Default: their content tells.
         units: What the numbers are, where a source does not say.
         strict: Stop at the first song that cannot be read, instead of leaving it out.
     """
     if len(paths) < 2:
         raise ConfigError(f"expected SOURCE... OUT, at least two paths; found {len(paths)}")
+    if balance is not None and balance < 1:
+        raise ConfigError(f"balance: expected at least 1 song a class, found {balance}")
     *sources, out = paths
-    by_id = read_labels(labels) if labels else None
+    by_id = read_label_pairs(labels) if labels else None
     conditions = _conditions(where)
-    opened = [open_source(source, units, conditions) for source in sources]
+    opened = [open_source(source, units, conditions, kind) for source in sources]
     found = {source.units for source in opened}
     if len(found) > 1:
         raise SongError(f"{', '.join(map(str, sources))}: raw and standardised songs cannot share a table")
     order = _class_order(opened, classes, by_id)
-    units_found = opened[0].units
+    key = _key(sources, labels, [classes, where, kind, units, strict])
+    if balance is None:
+        return _write(opened, out, Conversion(out, opened[0].units), by_id, order, strict, key)
+    everything = out.with_name(f".{out.stem}.everything.arrow")
+    report = _write(opened, everything, Conversion(out, opened[0].units), by_id, order, strict, key)
+    balanced = draw_balanced(SongTable(everything), balance, seed, report, order)
+    everything.unlink()
+    return balanced
+
+
+def draw_balanced(
+    everything: SongTable, most: int, seed: int, report: Conversion, classes: Sequence[str]
+) -> Conversion:
+    """Write the table `report.out` with at most `most` songs of a class and all unlabelled ones; return its report."""
+    rng = np.random.default_rng(seed)
+    drawn = [np.flatnonzero(everything.labels == NO_LABEL)]
+    for label in range(len(everything.classes)):
+        drawn.append(rng.permutation(np.flatnonzero(everything.labels == label))[:most])
+    rows = np.sort(np.concatenate(drawn))
+    balanced = Conversion(report.out, report.units, left_out=report.left_out)
+    with write_table(report.out, report.units, classes) as table:
+        for start in range(0, len(rows), BATCH_SONGS):
+            batch = everything.batch(rows[start : start + BATCH_SONGS])
+            table.write(batch)
+            balanced.keep(batch)
+    beyond = np.setdiff1d(np.arange(len(everything)), rows)
+    if len(beyond):
+        tally = balanced.left_out.setdefault(f"beyond the {most} songs drawn of their class", Tally())
+        tally.add([everything.song_ids[row] for row in beyond])
+    return balanced
+
+
+def _write(
+    sources: Sequence[Source],
+    out: Path,
+    report: Conversion,
+    labels: LabelPairs | None,
+    classes: Sequence[str],
+    strict: bool,
+    key: str,
+) -> Conversion:
+    """Write the songs of all sources to `out`, after those that a killed run with the same `key` had written."""
     if out.suffix == ".parquet":
-        with write_table(out, units_found, order) as table:
-            return _convert(opened, table, Conversion(out, units_found), by_id, order, strict)
-    key = _key(sources, labels, [classes, where, units, strict])
-    with resumable_table(out, units_found, order, key) as resumable:
+        with write_table(out, report.units, classes) as table:
+            return _convert(sources, table, report, labels, classes, strict)
+    with resumable_table(out, report.units, classes, key) as resumable:
         state = resumable.state
-        report = Conversion.of_state(out, state["report"]) if state else Conversion(out, units_found)
-        if state:
-            log.info("going on after %d songs that an earlier run had written", report.songs)
-        return _convert(opened, resumable, report, by_id, order, strict, state["done"] if state else 0)
+        if state is None:
+            return _convert(sources, resumable, report, labels, classes, strict)
+        before = Conversion.of_state(report.out, state["report"])
+        log.info("going on after %d songs that an earlier run had written", before.songs)
+        return _convert(sources, resumable, before, labels, classes, strict, state["done"])
 
 
 def _convert(
     sources: Sequence[Source],
     table: SongWriter | ResumableTable,
     report: Conversion,
-    labels: Mapping[str, str] | None,
+    labels: LabelPairs | None,
     classes: Sequence[str],
     strict: bool,
     done: int = 0,
@@ -156,21 +196,24 @@ def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
     return conditions
 
 
-def _class_order(sources: Sequence[Source], chosen: tuple[str, ...], labels: Mapping[str, str] | None) -> list[str]:
+def _class_order(sources: Sequence[Source], chosen: tuple[str, ...], labels: LabelPairs | None) -> list[str]:
     """Return the classes of the new table in order; empty when only the labels themselves tell."""
     own = list(dict.fromkeys(name for source in sources for name in source.classes))
-    known = set(own) | set((labels or {}).values())
+    known = set(own) | {genre for genre, _ in (labels or {}).values()}
     unknown = [name for name in chosen if name not in known]
     if unknown:
         raise LabelError(f"--classes: no song has the class {', '.join(unknown)}; found {', '.join(sorted(known))}")
     return list(chosen) or ([] if labels else own)
 
 
-def _relabelled(batch: SongBatch, labels: Mapping[str, str] | None, classes: Sequence[str]) -> SongBatch:
+def _relabelled(batch: SongBatch, labels: LabelPairs | None, classes: Sequence[str]) -> SongBatch:
     """Return the batch with its genres from the label file, if any, and only those that are among `classes`, if any."""
-    found = [labels.get(name) for name in batch.song_ids] if labels is not None else batch.labels
-    kept = [name if not classes or name in classes else None for name in found]
-    return SongBatch(batch.song_ids, batch.segments, batch.lengths, kept, batch.groups)
+    genres, seconds = batch.labels, batch.second_labels
+    if labels is not None:
+        pairs = [labels.get(name, (None, None)) for name in batch.song_ids]
+        genres, seconds = [genre for genre, _ in pairs], [second for _, second in pairs]
+    kept = [name if not classes or name in classes else None for name in genres]
+    return replace(batch, labels=kept, second_labels=seconds)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

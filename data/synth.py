@@ -23,7 +23,7 @@ from tyro.conf import Positional
 from data.command import run
 from data.errors import ConfigError
 from data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, TIMBRE, WINDOW, Floats, Ints
-from data.source import BATCH_SONGS
+from data.sources.source import BATCH_SONGS
 from data.table import SongBatch, write_table
 
 # Mean and standard deviation of the 12 timbre coefficients and of the loudness over 1,894 tracks of the Million Song

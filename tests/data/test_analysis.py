@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.analysis import AnalysisFiles, recognises
 from data.errors import SongError
 from data.song import Floats
-from data.source import Skipped, Source
+from data.sources.analysis import AnalysisFiles, recognises
+from data.sources.source import Skipped, Source
 from data.table import SongBatch, write_table
 from tests.random_songs import random_segments
 
@@ -97,7 +97,7 @@ def test_batches_cover_all_songs_in_order(
     if not folder:
         write(path, *map(analysis, songs))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data.analysis.BATCH_SONGS", n_batch)
+        patch.setattr("data.sources.source.BATCH_SONGS", n_batch)
         batches, skipped = read(path)
     assert not skipped
     assert [len(batch) for batch in batches[:-1]] == [n_batch] * (len(batches) - 1)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.course import CourseFile
 from data.errors import ConfigError, LabelError, SegueError, SongError
 from data.song import Units
+from data.sources.course import CourseFile
 from data.table import SongBatch
 from tests.random_songs import random_segments
 
@@ -48,7 +48,7 @@ def test_songs_come_through_value_by_value(tmp_path: Path, shape: tuple[int, ...
 
 
 def test_batches_cover_the_file_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.course.BATCH_SONGS", 2)
+    monkeypatch.setattr("data.sources.course.BATCH_SONGS", 2)
     batches = read(save(tmp_path / "course.npz"))
     assert [len(batch) for batch in batches] == [2, 2, 1]
     np.testing.assert_array_equal(np.concatenate([batch.segments for batch in batches]), INPUTS.reshape(600, 25))
@@ -103,7 +103,11 @@ BAD_FILES: dict[str, tuple[dict[str, Any], type[SegueError], str]] = {
     "integer inputs": ({"inputs": INPUTS.astype(int)}, SongError, "float16 or float32, found int64"),
     "transposed": ({"inputs": INPUTS.transpose(0, 2, 1)}, SongError, "or (n, 120, 25), found (5, 25, 120)"),
     "119 segments": ({"inputs": INPUTS[:, :119]}, SongError, "found (5, 119, 25)"),
-    "a target short": ({"targets": np.zeros(4, int)}, SongError, "each of the 5 songs, found shape (4,)"),
+    "a target short": (
+        {"targets": np.zeros(4, int)},
+        SongError,
+        "in targets for each of the 5 songs, found int64 (4,)",
+    ),
     "a target too high": (
         {"targets": np.array([0, 1, 2, 0, 0])},
         LabelError,
@@ -111,8 +115,16 @@ BAD_FILES: dict[str, tuple[dict[str, Any], type[SegueError], str]] = {
     ),
     "no label_map": ({"label_map": None}, LabelError, "expected targets below 0, the length of label_map; found 1"),
     "a label_map that is no list": ({"label_map": np.array("Jazz")}, LabelError, "label_map"),
-    "broken targets": ({"targets": np.full(5, 0.5)}, LabelError, "integer targets, found float64"),
-    "text targets": ({"targets": np.array(list("abcde"))}, LabelError, "integer targets, found <U1"),
+    "broken targets": (
+        {"targets": np.full(5, 0.5)},
+        SongError,
+        "an integer in targets for each of the 5 songs, found float64",
+    ),
+    "text targets": (
+        {"targets": np.array(list("abcde"))},
+        SongError,
+        "an integer in targets for each of the 5 songs, found <U1",
+    ),
     "an id": ({"track_ids": np.array(["TR1"])}, SongError, "'track_ids' for each of the 5 songs"),
     "an artist": ({"group": np.array(["Ella"])}, SongError, "'group' for each of the 5 songs"),
     "an artist by id": ({"artist_id": np.array(["Ella"])}, SongError, "found shape (1,)"),

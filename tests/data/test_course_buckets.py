@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from data.course_buckets import CourseBuckets, CourseTestPair, NpzArrays, recognises, recognises_half
 from data.errors import LabelError, SegueError, SongError
 from data.song import Floats, Units
-from data.source import Skipped, Source
+from data.sources import course_pair
+from data.sources.course_buckets import CourseBuckets, recognises
+from data.sources.course_pair import CoursePair
+from data.sources.npz import NpzArrays
+from data.sources.source import Skipped, Source
 from data.table import SongBatch
 from tests.random_songs import random_segments
 
@@ -106,8 +109,8 @@ def test_songs_are_merged_in_order_whatever_is_read_at_once(
     songs = [random_segments(length, seed) for seed, length in enumerate(lengths)]
     path = save(tmp_path_factory.mktemp("npz") / "c.npz", bucketed(songs, (4, 8, 16)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data.analysis.BATCH_SONGS", n_batch)
-        patch.setattr("data.course_buckets.READ_BYTES", read_bytes)
+        patch.setattr("data.sources.source.BATCH_SONGS", n_batch)
+        patch.setattr("data.sources.npz.READ_BYTES", read_bytes)
         batches, skipped = read(path)
     assert not skipped
     assert [len(batch) for batch in batches[:-1]] == [n_batch] * (len(batches) - 1)
@@ -145,7 +148,7 @@ def test_the_same_index_twice_passes(tmp_path: Path) -> None:
 
 
 def test_a_file_larger_than_memory_allows_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.analysis.BATCH_SONGS", 10)
+    monkeypatch.setattr("data.sources.source.BATCH_SONGS", 10)
     songs = [random_segments(120)] * 1200
     path = save(tmp_path / "c.npz", bucketed(songs, (500,)), compressed=True)  # 60 MB of padded songs
     tracemalloc.start()
@@ -392,11 +395,11 @@ def write_pair(folder: Path, targets: NDArray[Any] | None = TARGETS, train: dict
 
 @pytest.mark.parametrize("half", ["inputs", "targets"])
 def test_either_half_opens_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: str) -> None:
-    monkeypatch.setattr("data.course.BATCH_SONGS", 2)
+    monkeypatch.setattr("data.sources.course.BATCH_SONGS", 2)
     write_pair(tmp_path, train={"inputs": FIXED, "label_map": LABEL_MAP})
     path = tmp_path / f"msd-10-genre-test-{half}.npz"
-    assert recognises_half(path)
-    pair: Source = CourseTestPair(path)
+    assert course_pair.recognises(path)
+    pair: Source = CoursePair(path)
     batches = [batch for batch in pair.batches() if isinstance(batch, SongBatch)]
     assert (len(pair), pair.units, pair.classes) == (5, "raw", ("Jazz", "Folk", "Rock"))
     assert [len(batch) for batch in batches] == [2, 2, 1]
@@ -409,7 +412,7 @@ def test_either_half_opens_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("start", [0, 1, 4, 5])
 def test_an_earlier_runs_part_of_a_pair_is_passed_over(tmp_path: Path, start: int) -> None:
-    pair = CourseTestPair(write_pair(tmp_path, train={"label_map": LABEL_MAP}))
+    pair = CoursePair(write_pair(tmp_path, train={"label_map": LABEL_MAP}))
     batches = [batch for batch in pair.batches(start) if isinstance(batch, SongBatch)]
     assert [label for batch in batches for label in batch.labels] == NAMED[start:]
     assert [name[-6:] for batch in batches for name in batch.song_ids] == [f"{row:06d}" for row in range(start, 5)]
@@ -421,20 +424,20 @@ def test_class_names_are_found_in_either_half_or_beside(tmp_path: Path, place: s
     extra: dict[str, Any] = {"inputs": {"inputs": FIXED}, "targets": {"targets": TARGETS}, "valid": {}}[place]
     name = "msd-10-genre-valid.npz" if place == "valid" else f"msd-10-genre-test-{place}.npz"
     np.savez(tmp_path / name, label_map=LABEL_MAP, **extra)
-    assert CourseTestPair(tmp_path / "msd-10-genre-test-inputs.npz").classes == ("Jazz", "Folk", "Rock")
+    assert CoursePair(tmp_path / "msd-10-genre-test-inputs.npz").classes == ("Jazz", "Folk", "Rock")
 
 
 def test_inputs_without_targets_have_no_labels(tmp_path: Path) -> None:
-    pair = CourseTestPair(write_pair(tmp_path, targets=None), "standardised")
+    pair = CoursePair(write_pair(tmp_path, targets=None), "standardised")
     (batch,) = [batch for batch in pair.batches() if isinstance(batch, SongBatch)]
     assert (pair.units, pair.classes, batch.labels) == ("standardised", (), [None] * 5)
 
 
 def test_a_whole_file_is_no_half_whatever_its_name(tmp_path: Path) -> None:
-    assert not recognises_half(save(tmp_path / "a-inputs.npz", {"inputs": FIXED, "targets": TARGETS}))
-    assert not recognises_half(save(tmp_path / "a-targets.npz", {"inputs": FIXED, "targets": TARGETS}))
-    assert not recognises_half(save(tmp_path / "a.npz", {"inputs": FIXED}))
-    assert not recognises_half(tmp_path / "gone-inputs.npz")
+    assert not course_pair.recognises(save(tmp_path / "a-inputs.npz", {"inputs": FIXED, "targets": TARGETS}))
+    assert not course_pair.recognises(save(tmp_path / "a-targets.npz", {"inputs": FIXED, "targets": TARGETS}))
+    assert not course_pair.recognises(save(tmp_path / "a.npz", {"inputs": FIXED}))
+    assert not course_pair.recognises(tmp_path / "gone-inputs.npz")
 
 
 BAD_PAIRS: dict[str, tuple[Any, type[SegueError], str]] = {
@@ -450,14 +453,14 @@ def test_targets_that_do_not_fit_are_refused(
     tmp_path: Path, targets: Any, error: type[SegueError], complaint: str
 ) -> None:
     with pytest.raises(error) as raised:
-        CourseTestPair(write_pair(tmp_path, targets, {"label_map": LABEL_MAP}))
+        CoursePair(write_pair(tmp_path, targets, {"label_map": LABEL_MAP}))
     assert complaint in str(raised.value)
 
 
 def test_what_a_pair_lacks_is_named(tmp_path: Path) -> None:
     inputs = write_pair(tmp_path)
     with pytest.raises(LabelError, match=r"in msd-10-genre-train\.npz beside it; found none\. Put the training file"):
-        CourseTestPair(inputs)
+        CoursePair(inputs)
     inputs.unlink()
     with pytest.raises(SongError, match=r"expected its other half msd-10-genre-test-inputs\.npz in the same folder"):
-        CourseTestPair(tmp_path / "msd-10-genre-test-targets.npz")
+        CoursePair(tmp_path / "msd-10-genre-test-targets.npz")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from data.errors import SongError
-from data.msd import MsdTracks
 from data.song import Floats
 from data.songs import songs
-from data.source import Skipped
+from data.sources.msd import MsdTracks
+from data.sources.source import Skipped
 from data.table import SongBatch, SongTable
 from tests.random_songs import random_segments
 
@@ -60,7 +60,7 @@ def test_one_file_is_one_track_and_no_artist_is_no_group(tmp_path: Path) -> None
 
 
 def test_batches_cover_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.msd.TRACKS_AT_A_TIME", 2)
+    monkeypatch.setattr("data.sources.msd.TRACKS_AT_A_TIME", 2)
     for number in range(5):
         write_track(tmp_path / f"{number}.h5", f"TR{number}", random_segments(3, seed=number))
     batches, _ = read(tmp_path)

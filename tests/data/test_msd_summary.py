@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import SongError
-from data.msd import MsdTracks
-from data.msd_summary import MsdSummary, recognises
 from data.song import Floats
-from data.source import Skipped, Source
+from data.sources.msd import MsdTracks
+from data.sources.msd_summary import MsdSummary, recognises
+from data.sources.source import Skipped, Source
 from data.table import SongBatch
 from tests.random_songs import random_segments
 
@@ -79,8 +79,8 @@ def test_songs_of_all_lengths_come_through_however_they_are_sliced(
     songs = {f"TR{row}": random_segments(length, seed=row) for row, length in enumerate(lengths)}
     path = write_summary(tmp_path_factory.mktemp("h5") / "summary.h5", songs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data.msd_summary.BATCH_SONGS", rows)
-        patch.setattr("data.analysis.BATCH_SONGS", 3)
+        patch.setattr("data.sources.msd_summary.BATCH_SONGS", rows)
+        patch.setattr("data.sources.source.BATCH_SONGS", 3)
         batches, skipped = read(path)
     assert not skipped
     assert max(map(len, batches)) <= 3
@@ -103,7 +103,7 @@ def test_an_earlier_runs_songs_are_passed_over(tmp_path: Path, start: int) -> No
 
 
 def test_a_batch_of_long_songs_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.analysis.BATCH_SEGMENTS", 200)
+    monkeypatch.setattr("data.sources.source.BATCH_SEGMENTS", 200)
     batches, _ = read(write_summary(tmp_path / "summary.h5", three_songs()))
     assert [batch.song_ids for batch in batches] == [["TR300"], ["TR120", "TR7"]]
 
@@ -175,7 +175,7 @@ def test_a_broken_song_is_skipped_and_the_rest_converts(
 
 
 def test_a_song_too_long_to_be_one_is_skipped_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.msd_summary.LONGEST", 200)
+    monkeypatch.setattr("data.sources.msd_summary.LONGEST", 200)
     (batch,), (skipped,) = read(write_summary(tmp_path / "summary.h5", three_songs()))
     assert (batch.song_ids, skipped.name) == (["TR120", "TR7"], "TR300")
     assert "expected 0 to 200 segments" in skipped.reason

@@ -15,15 +15,15 @@ from data.table import SongTable
 from tests.data.test_msd import write_track
 from tests.random_songs import random_batch, random_segments
 
-# A conversion that notes its progress at every batch and reads ten tracks a batch, slowly, so that a kill hits its middle.
+# Notes its progress at every batch of ten tracks, and reads slowly, so that a kill hits the middle.
 SLOW_CONVERSION = """
 import sys, time
-import data.msd, data.resume, data.songs
-data.msd.TRACKS_AT_A_TIME = 10
-data.msd.usable_cores = lambda: 1
+import data.sources.msd, data.resume, data.songs
+data.sources.msd.TRACKS_AT_A_TIME = 10
+data.sources.msd.usable_cores = lambda: 1
 data.resume.JOURNAL_EVERY_S = 0
-read = data.msd.read_track
-data.msd.read_track = lambda file: (time.sleep(0.002), read(file))[1]
+read = data.sources.msd.read_track
+data.sources.msd.read_track = lambda file: (time.sleep(0.002), read(file))[1]
 sys.exit(data.songs.main(sys.argv[1:]))
 """
 

@@ -99,7 +99,10 @@ def test_one_path_is_not_enough(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "songs.csv").write_text("song_id,segments\n")
     assert run(tmp_path / "songs.csv", tmp_path / "songs.arrow") == 1
-    assert "songs.csv: expected an .npz file, HDF5 tracks or a song table, found a file" in capsys.readouterr().err
+    assert (
+        "songs.csv: expected an .npz file, HDF5 tracks, audio analyses in JSON or a song table, found a file"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -266,3 +269,36 @@ def test_units_can_be_given_to_a_source_that_does_not_say(tmp_path: Path) -> Non
     source = course_file(tmp_path / "course.npz", inputs=INPUTS * 3)
     assert songs((source, tmp_path / "out.arrow"), units="standardised").songs == 6
     assert SongTable(tmp_path / "out.arrow").units == "standardised"
+
+
+def test_at_most_so_many_songs_of_a_class_are_drawn_and_all_unlabelled_ones_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ["Jazz"] * 30 + ["Folk"] * 5 + [None] * 7
+    save(tmp_path / "all.arrow", random_batch([3] * 42, labels=labels))
+    drawn = []
+    for seed in ("0", "0", "1"):
+        report = answer(capsys, tmp_path / "all.arrow", tmp_path / "out.arrow", "--balance", "10", "--seed", seed)
+        assert (report["labelled"], report["unlabelled"]["count"], report["songs"]) == ({"Jazz": 10, "Folk": 5}, 7, 22)
+        assert report["left_out"]["beyond the 10 songs drawn of their class"]["count"] == 20
+        drawn.append(SongTable(tmp_path / "out.arrow").song_ids)
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["all.arrow", "out.arrow"]
+
+
+def test_the_second_genre_of_a_label_file_is_kept(tmp_path: Path) -> None:
+    save(tmp_path / "all.arrow", random_batch([3, 4], labels=["Folk", "Folk"]))
+    (tmp_path / "genres.cls").write_text("song-0-0\tJazz\tVocal\nsong-0-1\tRock\n")
+    assert run(tmp_path / "all.arrow", tmp_path / "out.arrow", "--labels", tmp_path / "genres.cls") == 0
+    table = SongTable(tmp_path / "out.arrow")
+    assert ([table.classes[label] for label in table.labels], table.second_labels) == (
+        ["Jazz", "Rock"],
+        ["Vocal", None],
+    )
+
+
+@pytest.mark.parametrize(("kind", "code"), [("table", 0), ("course", 1), ("analysis", 1), ("msd", 0)])
+def test_from_overrides_what_the_content_tells(tmp_path: Path, kind: str, code: int) -> None:
+    save(tmp_path / "all.arrow", random_batch([3]))
+    assert run(tmp_path / "all.arrow", tmp_path / "out.arrow", "--from", kind) == code
+    assert kind == "table" or not (tmp_path / "out.arrow").exists() or not len(SongTable(tmp_path / "out.arrow"))

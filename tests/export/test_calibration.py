@@ -55,6 +55,28 @@ def drawn_losses(rng: np.random.Generator, n: int, worse: float, better: float) 
     return rng.choice([1.0, -1.0, 0.0], size=n, p=[worse, better, 1 - worse - better])
 
 
+def plain_p_value(losses: Array, margin: float, confidence: float) -> float:
+    """Return the p-value by a bet after a bet: every stake is set before its loss is seen."""
+    capital = richest = 1.0
+    seen: list[float] = []
+    squares, variance = 0.25, 0.25
+    for loss in losses:
+        value, bound = (loss + 1) / 2, (margin + 1) / 2
+        stake = min(sqrt(2 * log(1 / (1 - confidence)) / (len(losses) * variance)), 0.5 / (1 - bound))
+        capital *= 1 + stake * (bound - value)
+        richest = max(richest, capital)
+        seen.append(value)
+        squares += (value - (0.5 + sum(seen)) / (len(seen) + 1)) ** 2
+        variance = squares / (len(seen) + 1)
+    return 1 / richest
+
+
+@given(losses=st.lists(st.sampled_from([-1.0, 0.0, 0.3, 1.0]), min_size=1, max_size=60), margin=st.floats(0.001, 0.9))
+def test_a_p_value_is_one_over_the_largest_capital_of_a_plain_loop_of_bets(losses: list[float], margin: float) -> None:
+    found = p_value(np.array(losses), margin, 1 - ALPHA)
+    assert found == pytest.approx(plain_p_value(np.array(losses), margin, 1 - ALPHA), rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("n", "worse", "better"), [(50, 0.05, 0.04), (300, 0.01, 0.0), (300, 0.3, 0.29), (3000, 0.03, 0.02)]
 )

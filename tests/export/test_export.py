@@ -108,6 +108,19 @@ def test_without_test_songs_the_figures_are_those_of_the_calibration_songs(run: 
     assert load_bundle(tmp_path / "bundle").manifest == manifest
 
 
+def test_the_tradeoff_table_is_that_of_the_calibration_songs(bundle: Path, student_run: Path) -> None:
+    songs, labels = split_of(student_run, "calibration")
+    student, teacher = (plain_log_probs(bundle, kind, songs) for kind in ("student", "teacher"))
+    rows = load_bundle(bundle).tradeoff
+    for row in rows:
+        falls = -student.max(axis=1) > row.threshold_nats + 1e-6  # The thresholds are cross-entropies of songs.
+        by_teacher = falls & (teacher.max(axis=1) > student.max(axis=1))
+        right = np.where(by_teacher[:, None], teacher, student).argmax(axis=1) == labels
+        assert row.fallback_rate == pytest.approx(falls.mean())
+        assert row.accuracy == pytest.approx(right.mean())
+    assert len(rows) == 41
+
+
 def test_models_see_as_many_windows_as_in_training_unless_told_otherwise(run: Path, tmp_path: Path) -> None:
     for record in (run / "run.json", run / "teacher" / "run.json"):
         edit(record, lambda fields: fields["loop"].update(windows=2))

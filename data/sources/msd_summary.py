@@ -15,10 +15,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from data.analysis import in_batches
 from data.errors import SongError
 from data.song import Floats, Ints, Units, check_segments
-from data.source import BATCH_SONGS, Skipped
+from data.sources.source import BATCH_SONGS, Skipped, in_batches
 from data.table import SongBatch
 
 WIDTHS = {"segments_timbre": (12,), "segments_pitches": (12,), "segments_loudness_start": ()}

@@ -1,6 +1,6 @@
 """What every source of songs offers: its units, its classes, and its songs in batches."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from data.song import Units
 from data.table import SongBatch
 
 BATCH_SONGS = 1000
+BATCH_SEGMENTS = 200_000  # 20 MB: a batch of very long songs ends early.
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,31 @@ def select(path: Path, fields: Mapping[str, Any], n_songs: int, where: Mapping[s
         wanted = {value.lower() for value in values}
         keep &= np.array([value is not None and str(value).lower() in wanted for value in fields[name]], dtype=bool)
     return [int(row) for row in np.flatnonzero(keep)]
+
+
+def in_batches(songs: Iterable[SongBatch | Skipped]) -> Iterator[SongBatch | Skipped]:
+    """Join songs that come one by one to batches of at most `BATCH_SONGS`; what was skipped goes before its batch."""
+    held: list[SongBatch] = []
+    segments = 0
+    for song in songs:
+        if isinstance(song, Skipped):
+            yield song
+            continue
+        held.append(song)
+        segments += len(song.segments)
+        if len(held) == BATCH_SONGS or segments >= BATCH_SEGMENTS:
+            yield join(held)
+            held, segments = [], 0
+    if held:
+        yield join(held)
+
+
+def join(songs: Sequence[SongBatch]) -> SongBatch:
+    """Return batches of one song each as one batch."""
+    return SongBatch(
+        song_ids=[song.song_ids[0] for song in songs],
+        segments=np.concatenate([song.segments for song in songs]),
+        lengths=np.array([len(song.segments) for song in songs]),
+        labels=[song.labels[0] for song in songs],
+        groups=[song.groups[0] for song in songs],
+    )

@@ -6,7 +6,7 @@ first of `IDS` that it has names the song, else the name of its file, with the n
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,10 +16,8 @@ import numpy as np
 
 from data.errors import SongError
 from data.song import Units, check_segments
-from data.source import BATCH_SONGS, Skipped
+from data.sources.source import Skipped, in_batches
 from data.table import SongBatch
-
-BATCH_SEGMENTS = 200_000  # 20 MB: a batch of very long songs ends early
 
 IDS = ("track.id", "id", "track_id", "meta.id", "meta.track_id")
 ARTISTS = ("artist_id", "artist", "track.artist_id", "track.artist", "meta.artist_id", "meta.artist")
@@ -82,33 +80,6 @@ def recognises(path: Path) -> bool:
             return file.read(4096).lstrip(BLANKS).startswith(b"{")
     except OSError:
         return False
-
-
-def in_batches(songs: Iterable[SongBatch | Skipped]) -> Iterator[SongBatch | Skipped]:
-    """Join songs that come one by one to batches of at most `BATCH_SONGS`; what was skipped goes before its batch."""
-    held: list[SongBatch] = []
-    segments = 0
-    for song in songs:
-        if isinstance(song, Skipped):
-            yield song
-            continue
-        held.append(song)
-        segments += len(song.segments)
-        if len(held) == BATCH_SONGS or segments >= BATCH_SEGMENTS:
-            yield _join(held)
-            held, segments = [], 0
-    if held:
-        yield _join(held)
-
-
-def _join(songs: Sequence[SongBatch]) -> SongBatch:
-    return SongBatch(
-        song_ids=[song.song_ids[0] for song in songs],
-        segments=np.concatenate([song.segments for song in songs]),
-        lengths=np.array([len(song.segments) for song in songs]),
-        labels=[song.labels[0] for song in songs],
-        groups=[song.groups[0] for song in songs],
-    )
 
 
 def _json_files(folder: Path) -> Iterator[Path]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data.song import Units
-from data.source import BATCH_SONGS, Skipped, select
+from data.sources.source import BATCH_SONGS, Skipped, select
 from data.table import NO_LABEL, SongBatch, SongTable
 
 

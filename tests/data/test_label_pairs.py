@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data import labels
 from data.errors import LabelError
-from data.genres import MSD_10, MSD_25, read_label_pairs, read_labels
+from data.labels import MSD_10, MSD_25, read_label_pairs, read_labels
 
 CD1 = "# tagtraum\n# CD1\n#\nTR1\tJazz\tVocal\nTR2\tPop_Rock\n"
 CD2 = "# CD2\nTR1\tMetal\tNew Age\nTR2\tPunk\n"

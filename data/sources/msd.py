@@ -19,7 +19,7 @@ import numpy as np
 from data.errors import SongError
 from data.machine import usable_cores
 from data.song import Units, check_segments
-from data.source import Skipped
+from data.sources.source import Skipped, join
 from data.table import SongBatch
 
 TRACKS_AT_A_TIME = 64  # Some megabytes of segments.
@@ -69,7 +69,7 @@ def read_tracks(files: Sequence[Path]) -> list[SongBatch | Skipped]:
             tracks.append(read_track(file))
         except SongError as error:
             skipped.append(Skipped(file.name, str(error)))
-    return [*skipped, _join(tracks)] if tracks else skipped
+    return [*skipped, join(tracks)] if tracks else skipped
 
 
 def read_track(file: Path) -> SongBatch:
@@ -80,10 +80,13 @@ def read_track(file: Path) -> SongBatch:
             timbre = analysis["segments_timbre"][:]
             pitches = analysis["segments_pitches"][:]
             loudness = analysis["segments_loudness_start"][:]
+            n_songs = len(analysis["songs"])
             track_id = analysis["songs"]["track_id"][0].decode()
             artist_id = track["metadata"]["songs"]["artist_id"][0].decode()
     except (OSError, KeyError, ValueError, IndexError) as error:
         raise SongError(f"not a readable Million Song Dataset track, it may be cut short: {error}") from None
+    if n_songs != 1:
+        raise SongError(f"expected one track in the file, found {n_songs}; convert a summary file on its own")
     if not len(timbre) == len(pitches) == len(loudness):
         raise SongError(
             f"expected as many rows of timbre as of pitches and loudness, found {len(timbre)}, {len(pitches)} "
@@ -103,13 +106,3 @@ def _end_with_parent() -> None:
             os._exit(1)
 
     Thread(target=watch, daemon=True).start()
-
-
-def _join(tracks: list[SongBatch]) -> SongBatch:
-    return SongBatch(
-        song_ids=[track.song_ids[0] for track in tracks],
-        segments=np.concatenate([track.segments for track in tracks]),
-        lengths=np.array([len(track.segments) for track in tracks]),
-        labels=[None] * len(tracks),
-        groups=[track.groups[0] for track in tracks],
-    )

@@ -1,0 +1,72 @@
+"""Source: the course's test songs in two halves, `...-inputs.npz` and `...-targets.npz`.
+
+The class names may be in either, or in the training or validation file beside them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from data.errors import LabelError, SongError
+from data.song import Units
+from data.sources.course import CourseFile
+from data.sources.npz import NpzArrays, array_names, classes_of, labels_of
+from data.sources.source import Skipped
+from data.table import SongBatch
+
+
+class CoursePair:
+    """The course's test songs: `...-inputs.npz` and, where they are published, their `...-targets.npz` beside it."""
+
+    def __init__(self, path: Path, units: Units | None = None) -> None:
+        """Open both halves, given either; `label_map` may be in them or in the training or validation file beside."""
+        inputs, targets = _halves(path)
+        if not inputs.is_file():
+            raise SongError(f"{path}: expected its other half {inputs.name} in the same folder, found no such file")
+        self._songs = CourseFile(inputs, units)
+        self.units: Units = self._songs.units
+        self.classes = self._songs.classes
+        self._labels: list[str | None] = [None] * len(self._songs)
+        if targets.is_file():
+            arrays = NpzArrays(targets)
+            self.classes = _classes_beside(arrays, self.classes)
+            self._labels = labels_of(arrays, "targets", len(self._songs), self.classes)
+
+    def __len__(self) -> int:
+        return len(self._songs)
+
+    def batches(self, start: int = 0) -> Iterator[SongBatch | Skipped]:
+        """Yield the songs after the first `start` in file order, each with its label."""
+        labels = iter(self._labels[start:])
+        for batch in self._songs.batches(start):
+            yield replace(batch, labels=list(islice(labels, len(batch)))) if isinstance(batch, SongBatch) else batch
+
+
+def recognises(path: Path) -> bool:
+    """Tell whether `path` is one half of a test set: named so, and without the other half's array."""
+    names = array_names(path)
+    return (path.name.endswith("-inputs.npz") and "inputs" in names and "targets" not in names) or (
+        path.name.endswith("-targets.npz") and "targets" in names and "inputs" not in names
+    )
+
+
+def _halves(path: Path) -> tuple[Path, Path]:
+    start = path.name.removesuffix("-inputs.npz").removesuffix("-targets.npz")
+    return path.with_name(f"{start}-inputs.npz"), path.with_name(f"{start}-targets.npz")
+
+
+def _classes_beside(targets: NpzArrays, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the class names from the targets' file, else those `known`, else from the training or validation file."""
+    start = targets.path.name.removesuffix("-targets.npz").removesuffix("-test")
+    beside = [targets.path.with_name(f"{start}-{name}.npz") for name in ("train", "valid")]
+    classes = classes_of(targets) or known
+    for path in beside:
+        if not classes and path.is_file():
+            classes = classes_of(NpzArrays(path))
+    if not classes:
+        raise LabelError(
+            f"{targets.path}: expected label_map, the class names, in it or in {beside[0].name} beside it; found none. "
+            "Put the training file into the same folder."
+        )
+    return classes
