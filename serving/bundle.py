@@ -12,9 +12,9 @@ import hashlib
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from data.errors import BundleError
 from data.provenance import Provenance
@@ -32,8 +32,12 @@ class ModelEntry:
 
     file: str
     network: dict[str, Any]  # The config it was trained with.
-    windows: int  # Windows it sees of a song, at most; their mean log-probability is the song's.
-    temperature: float  # Logits are divided by it before they become probabilities.
+    windows: Annotated[
+        int, Field(ge=1)
+    ]  # Windows it sees of a song, at most; their mean log-probability is the song's.
+    temperature: Annotated[
+        float, Field(gt=0, allow_inf_nan=False)
+    ]  # Logits are divided by it before they become probabilities.
     us_per_song: float  # Measured at export on the machine that exported.
     parity: float  # Largest difference between its logits and the trained network's.
 
@@ -103,7 +107,7 @@ class Manifest:
     features: tuple[str, ...]
     student: ModelEntry
     teacher: ModelEntry
-    threshold_nats: float
+    threshold_nats: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     guarantee: Guarantee
     metrics: Evaluation
     metrics_split: Literal["test", "calibration"]  # Which songs `metrics` were measured on.

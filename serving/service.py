@@ -15,7 +15,7 @@ import numpy as np
 from fastapi import FastAPI, Request, Response, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.exceptions import HTTPException
 
 from data.errors import SongError
@@ -44,12 +44,16 @@ def _encodable(text: str) -> str:
 class SongToClassify(BaseModel):
     """A song as it comes in. Its segments are checked by `data.song.check_segments`, like everywhere."""
 
+    model_config = ConfigDict(extra="forbid")
+
     id: Annotated[str, AfterValidator(_encodable)]
     segments: Annotated[Any, WithJsonSchema(SEGMENTS_SCHEMA)]
 
 
 class ClassifyRequest(BaseModel):
     """The body of `POST /v1/classify`."""
+
+    model_config = ConfigDict(extra="forbid")
 
     songs: list[SongToClassify] = Field(min_length=1, max_length=MOST_SONGS)
     threshold: float | None = Field(
