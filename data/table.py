@@ -228,19 +228,30 @@ def _read(path: Path) -> pa.Table:
             )
     except pa.ArrowException as error:
         raise SongError(f"{path}: the file cannot be read, it may be cut short: {error}") from None
-    for name, types in {"song_id": (pa.string(),), "segments": (SEGMENTS, FLAT_WINDOW)}.items():
+    for name in ("song_id", "segments"):
         if name not in table.column_names:
             raise SongError(f"{path}: expected a column {name!r}, found {', '.join(table.column_names)}")
-        if not any(table[name].type.equals(one) for one in types):
-            expected = " or ".join(map(str, types))
-            raise SongError(f"{path}, column {name!r}: expected type {expected}, found {table[name].type}")
         nulls = sum(map(_nulls, table[name].chunks))
         if nulls:
             raise SongError(f"{path}, column {name!r}: expected no nulls, found {nulls}")
-    for name in {"label", "group", "second_label"} & set(table.column_names):
+    for name in {"song_id", "label", "group", "second_label"} & set(table.column_names):
         if not _is_text(table[name].type):
             raise SongError(f"{path}, column {name!r}: expected type string, found {table[name].type}")
-    return table
+    return table.set_column(table.column_names.index("segments"), "segments", _canonical(path, table["segments"]))
+
+
+def _canonical(path: Path, segments: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of nested lists of numbers in one of the two canonical types; those are not copied."""
+    found = segments.type
+    if found.equals(SEGMENTS) or found.equals(FLAT_WINDOW):
+        return segments
+    try:
+        return segments.cast(SEGMENTS if pa.types.is_nested(found.value_type) else FLAT_WINDOW)
+    except (pa.ArrowException, AttributeError):
+        raise SongError(
+            f"{path}, column 'segments': expected type {SEGMENTS} or {FLAT_WINDOW}, or lists of {N_FEATURES} or of "
+            f"{WINDOW * N_FEATURES} numbers, found {found} with other lengths or values"
+        ) from None
 
 
 def _nulls(array: pa.Array) -> int:

@@ -27,10 +27,10 @@ class CourseFile:
     ) -> None:
         """Open the file; without `units` they are recognised, since only raw songs keep within the raw ranges."""
         self._arrays = NpzArrays(path)
-        n = _count_songs(self._arrays)
+        n, stem = _count_songs(self._arrays), path.stem
         self.classes = classes_of(self._arrays)
         self._labels = labels_of(self._arrays, "targets", n, self.classes)
-        self._song_ids = _names(self._arrays, "track_ids", n) or [f"{path.stem}-{row:06d}" for row in range(n)]
+        self._song_ids = _names(self._arrays, "track_ids", n) or [f"{stem}-{row:06d}" for row in range(n)]
         groups = _names(self._arrays, "group", n) or _names(self._arrays, "artist_id", n)
         self._groups: list[str | None] = [*groups] if groups else [None] * n
         self._rows = np.array(select(path, self._fields(n) if where else {}, n, where or {}), dtype=np.int64)

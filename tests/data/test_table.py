@@ -251,3 +251,36 @@ def test_a_write_that_fails_leaves_the_old_table_and_nothing_else(
 def test_the_same_songs_have_the_same_fingerprint_and_others_another(tmp_path: Path) -> None:
     one, same, other = (save(tmp_path / name, batch) for name, batch in zip("abc", (FIRST, FIRST, SECOND), strict=True))
     assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "parquet"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.list_(pa.float64())),
+        pa.large_list(pa.list_(pa.float32())),
+        pa.list_(pa.list_(pa.float64(), 25)),
+        pa.list_(pa.float32()),
+        pa.list_(pa.float64(), 3000),
+    ],
+    ids=str,
+)
+def test_segments_in_other_nested_lists_are_understood(tmp_path: Path, kind: pa.DataType, suffix: str) -> None:
+    songs = np.stack([random_segments(120, seed=seed) for seed in range(3)])
+    nested = pa.types.is_nested(kind.value_type)
+    column = pa.array((songs if nested else songs.reshape(3, 3000)).tolist(), kind)
+    table = pa.table({"song_id": ["a", "b", "c"], "segments": column}).replace_schema_metadata({"segue.units": "raw"})
+    path = tmp_path / f"songs.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as file:
+            file.write_table(table)
+    np.testing.assert_array_equal(np.stack(SongTable(path).songs([0, 1, 2])), songs)
+
+
+def test_nested_lists_of_24_features_are_refused(tmp_path: Path) -> None:
+    table = pa.table({"song_id": ["a"], "segments": [[[1.0] * 24]]}).replace_schema_metadata({"segue.units": "raw"})
+    pq.write_table(table, tmp_path / "songs.parquet")
+    with pytest.raises(SongError, match=r"expected type list.*found list.* with other lengths"):
+        SongTable(tmp_path / "songs.parquet")
