@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from data.atomic import atomic_file
-from data.describe import BLOCKS, RARE_SONGS, Description, Figures
+from data.description import BLOCKS, RARE_SONGS, Description, Figures
 from data.song import PITCH_CLASSES, WINDOW, Ints, Units
 
 FINE, WATCH, NONE, BAND, INK = "#3b5bdb", "#e8590c", "#adb5bd", "#e9ecef", "#343a40"

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.describe import BLOCKS, QUANTILES, Description, FeatureTally, describe, main
+from data.describe import QUANTILES, FeatureTally, describe, main
+from data.description import BLOCKS, Description
 from data.errors import ConfigError, MissingDependencyError, SongError
 from data.song import FEATURE_NAMES
 from data.synth import LOUDNESS_MEAN_DB, LOUDNESS_SD_DB, TIMBRE_MEAN, TIMBRE_SD
