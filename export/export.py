@@ -81,7 +81,7 @@ class Exported:
         return (
             f"{self.out}: bundle {manifest.version}, exported in {self.seconds:.0f} s\n"
             f"  parity with torch: student {student.parity:.1e}, teacher {teacher.parity:.1e}\n"
-            f"  cost: student {student.us_per_song:.0f} us a song, teacher {teacher.us_per_song:.0f}\n"
+            f"  cost: student {student.us_per_window:.0f} us a window, teacher {teacher.us_per_window:.0f}\n"
             f"  threshold: {manifest.threshold_nats:.3f} nats ({manifest.guarantee})\n"
             f"  accuracy on {found.songs} {manifest.metrics_split} songs: student {found.student.accuracy:.3f}, "
             f"teacher {found.teacher.accuracy:.3f}, cascade {found.cascade.accuracy:.3f} "
@@ -135,8 +135,8 @@ def export(
             student.calibration,
             teacher.calibration,
             labels,
-            student_us=student.entry.us_per_song,
-            teacher_us=teacher.entry.us_per_song,
+            student_us_per_window=student.entry.us_per_window,
+            teacher_us_per_window=teacher.entry.us_per_window,
         )
         write_tradeoff(folder / TRADEOFF, rows)
         teacher_accuracy = accuracy(teacher.calibration.probs, labels)
@@ -179,7 +179,7 @@ def _write(folder: Path, run: Run, network: Network, windows: int, songs: SongTa
         network=run.network,
         windows=windows,
         temperature=temperature,
-        us_per_song=us_per_window(model, sample) * float(raw.windows.mean()),
+        us_per_window=us_per_window(model, sample),
         parity=parity,
     )
     voice = Voice(model, windows=windows, temperature=temperature)

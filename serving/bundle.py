@@ -38,7 +38,7 @@ class ModelEntry:
     temperature: Annotated[
         float, Field(gt=0, allow_inf_nan=False)
     ]  # Logits are divided by it before they become probabilities.
-    us_per_song: float  # Measured at export on the machine that exported.
+    us_per_window: float  # Measured at export on the machine that exported.
     parity: float  # Largest difference between its logits and the trained network's.
 
 

@@ -103,8 +103,8 @@ def evaluate(
             student,
             teacher,
             labels,
-            student_us=manifest.student.us_per_song,
-            teacher_us=manifest.teacher.us_per_song,
+            student_us_per_window=manifest.student.us_per_window,
+            teacher_us_per_window=manifest.teacher.us_per_window,
         ),
     )
 

@@ -12,7 +12,7 @@ FALLBACK_RATES = np.linspace(0.0, 1.0, 41)  # Of the table's rows.
 
 
 def tradeoff(
-    student: Opinion, teacher: Opinion, labels: Ints, *, student_us: float, teacher_us: float
+    student: Opinion, teacher: Opinion, labels: Ints, *, student_us_per_window: float, teacher_us_per_window: float
 ) -> tuple[TradeoffRow, ...]:
     """Sweep the threshold over labelled songs, from student only to all songs to the teacher.
 
@@ -20,9 +20,10 @@ def tradeoff(
         student: its opinion of n songs.
         teacher: its opinion of the same songs.
         labels: (n,) the right classes.
-        student_us: cost of the student in microseconds a song.
-        teacher_us: the teacher's.
+        student_us_per_window: cost of the student in microseconds.
+        teacher_us_per_window: the teacher's.
     """
+    student_us = student_us_per_window * float(student.windows.mean())
     student_right = student.probs.argmax(axis=1) == labels
     fallen_right = answers(student, teacher, -1.0).choice == labels
     gains = np.sort(fallen_right.astype(int) - student_right)[::-1]
@@ -36,7 +37,7 @@ def tradeoff(
                 threshold_nats=float(threshold),
                 fallback_rate=rate,
                 accuracy=float((found.choice == labels).mean()),
-                us_per_song=student_us + rate * teacher_us,
+                us_per_song=student_us + teacher_us_per_window * float(found.fell_back @ teacher.windows) / len(labels),
                 random_accuracy=float((1 - rate) * student_right.mean() + rate * fallen_right.mean()),
                 oracle_accuracy=float(student_right.mean() + best_gain[found.fell_back.sum()] / len(labels)),
             )

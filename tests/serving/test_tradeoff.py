@@ -22,7 +22,7 @@ def draw(n: int, seed: int) -> tuple[Opinion, Opinion, Ints]:
 
     def opinion(skill: float) -> Opinion:
         logits = skill * np.eye(CLASSES)[labels] + 1.5 * rng.normal(size=(n, CLASSES))
-        return Opinion.of(logits.astype(np.float32), 1.0, np.ones(n, dtype=np.int64))
+        return Opinion.of(logits.astype(np.float32), 1.0, rng.integers(1, 10, size=n))
 
     return opinion(1.0), opinion(2.5), labels
 
@@ -39,17 +39,18 @@ def right_after_falling_back(student: Opinion, teacher: Opinion, row: int, label
 @pytest.mark.parametrize("n", [1, 2, 7, 500])
 def test_every_row_is_a_plain_loop_over_the_songs(n: int) -> None:
     student, teacher, labels = draw(n, seed=n)
-    for found in tradeoff(student, teacher, labels, student_us=3.0, teacher_us=100.0):
-        fallen = right = 0
+    for found in tradeoff(student, teacher, labels, student_us_per_window=3.0, teacher_us_per_window=100.0):
+        fallen = right = cost = 0
         for row in range(n):
             falls = student.cross_entropy_nats[row] > found.threshold_nats
             fallen += falls
+            cost += 3.0 * student.windows[row] + 100.0 * falls * teacher.windows[row]
             right += (
                 right_after_falling_back(student, teacher, row, labels) if falls else is_right(student, row, labels)
             )
         assert found.fallback_rate == pytest.approx(fallen / n)
         assert found.accuracy == pytest.approx(right / n)
-        assert found.us_per_song == pytest.approx(3.0 + 100.0 * fallen / n)
+        assert found.us_per_song == pytest.approx(cost / n)
 
 
 @settings(deadline=None, max_examples=30)
@@ -58,7 +59,7 @@ def test_oracle_and_random_are_the_best_and_the_mean_of_all_choices(n: int, seed
     student, teacher, labels = draw(n, seed)
     own = [is_right(student, row, labels) for row in range(n)]
     fallen = [right_after_falling_back(student, teacher, row, labels) for row in range(n)]
-    for found in tradeoff(student, teacher, labels, student_us=1.0, teacher_us=1.0):
+    for found in tradeoff(student, teacher, labels, student_us_per_window=1.0, teacher_us_per_window=1.0):
         songs = round(found.fallback_rate * n)
         accuracies = [
             sum(fallen[row] if row in chosen else own[row] for row in range(n)) / n
@@ -71,7 +72,7 @@ def test_oracle_and_random_are_the_best_and_the_mean_of_all_choices(n: int, seed
 @given(n=st.integers(1, 300), seed=st.integers(0, 1000))
 def test_the_dial_turns_from_student_only_to_all_songs_and_never_beats_the_oracle(n: int, seed: int) -> None:
     student, teacher, labels = draw(n, seed)
-    rows = tradeoff(student, teacher, labels, student_us=1.0, teacher_us=9.0)
+    rows = tradeoff(student, teacher, labels, student_us_per_window=1.0, teacher_us_per_window=9.0)
     rates, thresholds = [row.fallback_rate for row in rows], [row.threshold_nats for row in rows]
     assert (rates[0], rates[-1], thresholds[0], thresholds[-1]) == (0.0, 1.0, log(CLASSES), 0.0)
     assert (np.diff(rates) > 0).all()
@@ -81,7 +82,7 @@ def test_the_dial_turns_from_student_only_to_all_songs_and_never_beats_the_oracl
 
 
 def test_the_rows_are_spread_evenly_over_the_fallback_rates() -> None:
-    rows = tradeoff(*draw(1000, seed=0), student_us=1.0, teacher_us=9.0)
+    rows = tradeoff(*draw(1000, seed=0), student_us_per_window=1.0, teacher_us_per_window=9.0)
     np.testing.assert_allclose([row.fallback_rate for row in rows], np.linspace(0, 1, 41), atol=1e-3)
 
 
