@@ -5,7 +5,7 @@ Sources are recognised by their content; --from overrides:
 - course, course-buckets, course-pair: the course's `.npz` files of fixed length, of variable length, test halves
 - msd, msd-summary: Million Song Dataset tracks, an HDF5 file or a folder tree of them, or many in one file
 - analysis: Echo Nest or Spotify audio analyses in JSON, one in a file, a folder tree, or one on a line
-- table: song tables in Arrow or Parquet
+- table, parquet: song tables
 
 The last path is the table to write: Parquet if it ends in `.parquet`, else Arrow. Songs stream through; one that cannot
 be read is named, counted and left out. A conversion to Arrow that is stopped goes on where it was when it is started

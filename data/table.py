@@ -127,10 +127,10 @@ class SongTable:
         second_labels: (n_songs,) the second genre some songs have; kept, but not learnt from.
     """
 
-    def __init__(self, path: Path, units: Units | None = None) -> None:
-        """Open the table at `path`; `units` stands in where the file does not say."""
+    def __init__(self, path: Path, units: Units | None = None, content: pa.Table | None = None) -> None:
+        """Open the table at `path`; `units` stands in where the file does not say, `content` for what it holds."""
         self.path = path
-        table = _read(path)
+        table = _checked(path, _read(path) if content is None else content)
         metadata = table.schema.metadata or {}
         self.units = _units(path, metadata, units)
         self.song_ids: list[str] = table["song_id"].to_pylist()
@@ -218,16 +218,19 @@ def _read(path: Path) -> pa.Table:
         head = file.read(8)
     try:
         if head.startswith(b"ARROW1"):
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        elif head.startswith(b"PAR1"):
-            table = pq.read_table(path)
-        else:
-            raise SongError(
-                f"{path}: expected an Arrow IPC or Parquet file, found one that starts with {head!r}. "
-                "`segue songs` converts other sources."
-            )
+            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        if head.startswith(b"PAR1"):
+            return pq.read_table(path)
     except pa.ArrowException as error:
         raise SongError(f"{path}: the file cannot be read, it may be cut short: {error}") from None
+    raise SongError(
+        f"{path}: expected an Arrow IPC or Parquet file, found one that starts with {head!r}. "
+        "`segue songs` converts other sources."
+    )
+
+
+def _checked(path: Path, table: pa.Table) -> pa.Table:
+    """Return a table whose columns are what a song table's must be, its segments in a canonical type."""
     for name in ("song_id", "segments"):
         if name not in table.column_names:
             raise SongError(f"{path}: expected a column {name!r}, found {', '.join(table.column_names)}")

@@ -13,11 +13,11 @@ from data.sources.course_buckets import CourseBuckets
 from data.sources.course_pair import CoursePair
 from data.sources.msd import MsdTracks
 from data.sources.msd_summary import MsdSummary
-from data.sources.song_table import TableSource
+from data.sources.song_table import ParquetSource, TableSource
 from data.sources.source import Source
 
-Kind = Literal["course", "course-buckets", "course-pair", "msd", "msd-summary", "analysis", "table"]
-SELECTABLE = ("course", "table")
+Kind = Literal["course", "course-buckets", "course-pair", "msd", "msd-summary", "analysis", "table", "parquet"]
+SELECTABLE = ("course", "table", "parquet")
 
 
 def open_source(
@@ -51,6 +51,7 @@ def open_source(
         "msd-summary": lambda: MsdSummary(path),
         "analysis": lambda: AnalysisFiles(path),
         "table": lambda: TableSource(path, units, where),
+        "parquet": lambda: ParquetSource(path, units, where),
     }
     return openers[found]()
 
@@ -61,8 +62,10 @@ def recognise(path: Path) -> Kind:
         return "msd" if next(path.rglob("*.h5"), None) or not analysis.recognises(path) else "analysis"
     with path.open("rb") as file:
         head = file.read(8)
-    if head.startswith((b"ARROW1", b"PAR1")):
+    if head.startswith(b"ARROW1"):
         return "table"
+    if head.startswith(b"PAR1"):
+        return "parquet"
     if head.startswith(b"PK") and course_buckets.recognises(path):
         return "course-buckets"
     if head.startswith(b"PK"):

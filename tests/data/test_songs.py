@@ -302,3 +302,26 @@ def test_from_overrides_what_the_content_tells(tmp_path: Path, kind: str, code: 
     save(tmp_path / "all.arrow", random_batch([3]))
     assert run(tmp_path / "all.arrow", tmp_path / "out.arrow", "--from", kind) == code
     assert kind == "table" or not (tmp_path / "out.arrow").exists() or not len(SongTable(tmp_path / "out.arrow"))
+
+
+@pytest.mark.parametrize("condition", ["label=Jazz", "group=1", "song_id=song-0-2400"])
+def test_a_parquet_table_is_decoded_in_pieces_with_the_same_result(tmp_path: Path, condition: str) -> None:
+    labels = [("Jazz", "Folk", None)[row % 3] for row in range(2500)]
+    groups = [str(row // 1000) for row in range(2500)]
+    batch = random_batch([1 + row % 3 for row in range(2500)], labels=labels, groups=groups)
+    for suffix in ("arrow", "parquet"):
+        save(tmp_path / f"all.{suffix}", batch)
+        assert run(tmp_path / f"all.{suffix}", tmp_path / f"from-{suffix}.arrow", "--where", condition) == 0
+    arrow, parquet = SongTable(tmp_path / "from-arrow.arrow"), SongTable(tmp_path / "from-parquet.arrow")
+    assert parquet.song_ids == arrow.song_ids
+    assert [parquet.classes[label] for label in parquet.labels] == [arrow.classes[label] for label in arrow.labels]
+    rows = range(len(arrow))
+    np.testing.assert_array_equal(np.concatenate(parquet.songs(rows)), np.concatenate(arrow.songs(rows)))
+
+
+def test_a_parquet_table_cut_short_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "all.parquet", random_batch([3] * 50))
+    content = (tmp_path / "all.parquet").read_bytes()
+    (tmp_path / "all.parquet").write_bytes(content[: len(content) // 2])
+    assert run(tmp_path / "all.parquet", tmp_path / "out.arrow") == 1
+    assert "all.parquet: the file cannot be read, it may be cut short" in capsys.readouterr().err
