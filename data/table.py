@@ -8,9 +8,11 @@ where the source had one, the order of the classes.
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, get_args
 
@@ -143,7 +145,7 @@ class SongTable:
         chunks = [_segments(chunk) for chunk in table["segments"].chunks]
         self._flats = [flat for flat, _ in chunks]
         self._offsets = [offsets for _, offsets in chunks]
-        self._first_rows = np.cumsum([0] + [len(offsets) - 1 for offsets in self._offsets])
+        self._first_rows = [0, *accumulate(len(offsets) - 1 for offsets in self._offsets)]
 
     def __len__(self) -> int:
         return len(self.song_ids)
@@ -155,10 +157,10 @@ class SongTable:
 
     def segments(self, row: int) -> Floats:
         """Return the segments of one song, (T, 25), a view of the file."""
-        chunk = int(np.searchsorted(self._first_rows, row, side="right")) - 1
-        offsets = self._offsets[chunk]
+        chunk = bisect_right(self._first_rows, row) - 1
         at = row - self._first_rows[chunk]
-        return self._flats[chunk][offsets[at] : offsets[at + 1]]
+        start, end = self._offsets[chunk][at : at + 2]
+        return self._flats[chunk][start:end]
 
     def songs(self, rows: Sequence[int] | Ints) -> list[Floats]:
         """Return the checked segments of several songs; a `SongError` names the first that breaks the contract."""
