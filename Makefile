@@ -42,9 +42,9 @@ bench: setup  ## Measure BUNDLE
 	$(BIN)/segue bench $(BUNDLE)
 
 figures: setup  ## Measure the demo's bundle again and write the figures of README.md
-	mkdir -p docs/results
-	$(BIN)/segue evaluate artifacts/bundle artifacts/demo/test.arrow --json > docs/results/demo.json
-	$(BIN)/segue bench artifacts/bundle --songs artifacts/demo/test.arrow --batches 1 256 1024 --json > docs/results/speed.json
+	$(BIN)/segue evaluate artifacts/bundle artifacts/demo/test.arrow --json > artifacts/demo.json
+	$(BIN)/segue bench artifacts/bundle --songs artifacts/demo/test.arrow --batches 1 256 1024 --json > artifacts/speed.json
+	mv artifacts/demo.json artifacts/speed.json docs/results/
 	cp artifacts/bundle/tradeoff.png docs/tradeoff.png
 	$(BIN)/python -m bench.figures
 

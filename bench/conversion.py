@@ -4,7 +4,6 @@ Example:
     python -m bench.conversion --tracks MillionSongSubset --json
 """
 
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from tabulate import tabulate
 
 from data.command import run
 from data.errors import ConfigError
+from data.machine import usable_cores
 from data.provenance import Provenance, provenance
 from data.song import stack_windows
 from data.songs import songs as convert
@@ -42,11 +42,7 @@ class Comparison:
     ours_songs_per_s: float
     other: str
     other_songs_per_s: float
-
-    @property
-    def ratio(self) -> float:
-        """Our songs/s over the other's."""
-        return self.ours_songs_per_s / self.other_songs_per_s
+    ratio: float  # Our songs/s over the other's.
 
 
 @dataclass(frozen=True)
@@ -106,8 +102,8 @@ def _hdf5(space: Path, files: Sequence[Path], rounds: int) -> tuple[Comparison, 
     all_cores, one = _in_turn(lambda: _exhaust(MsdTracks(space).batches()), lambda: read_tracks(links), rounds)
     n = len(links)
     return (
-        Comparison("HDF5 tracks, one core", n, n / one_core, "bare h5py loop", n / loop),
-        Comparison(f"HDF5 tracks, {os.cpu_count()} cores", n, n / all_cores, "one core", n / one),
+        _compared("HDF5 tracks, one core", n, one_core, "bare h5py loop", loop),
+        _compared(f"HDF5 tracks, {usable_cores()} cores", n, all_cores, "one core", one),
     )
 
 
@@ -128,10 +124,14 @@ def _tables(space: Path, n: int, rounds: int) -> tuple[Comparison, ...]:
     writing, load_again = _in_turn(lambda: _convert_anew(npz, space / "converted.arrow"), bare, rounds)
     mapped, decoded = _in_turn(lambda: _windows(arrow), lambda: _windows(parquet), rounds)
     return (
-        Comparison("course .npz, reading", n, n / reading, "np.load and one copy", n / load),
-        Comparison("course .npz, to a table on disk", n, n / writing, "np.load and one copy", n / load_again),
-        Comparison("windows of an Arrow table", n, n / mapped, "of a Parquet table", n / decoded),
+        _compared("course .npz, reading", n, reading, "np.load and one copy", load),
+        _compared("course .npz, to a table on disk", n, writing, "np.load and one copy", load_again),
+        _compared("windows of an Arrow table", n, mapped, "of a Parquet table", decoded),
     )
+
+
+def _compared(what: str, songs: int, ours_s: float, other: str, other_s: float) -> Comparison:
+    return Comparison(what, songs, songs / ours_s, other, songs / other_s, other_s / ours_s)
 
 
 def _convert_anew(source: Path, out: Path) -> None:
