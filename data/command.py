@@ -7,6 +7,7 @@ and whose fields are the answer for programs (`--json`: exactly one JSON documen
 import dataclasses
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,8 +33,11 @@ def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None
             prog=f"segue {name}",
             description=f"{(manual or '').strip()}\n\nWith --json the result is one JSON document.",
             args=[argument for argument in given if argument != "--json"],
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName),
         )
+    except BrokenPipeError:  # Whoever read the answer has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except (SegueError, OSError) as error:
         print(f"segue {name}: {error}", file=sys.stderr)
         return FAILED

@@ -75,6 +75,7 @@ def recognise(path: Path) -> Kind:
     if analysis.recognises(path):
         return "analysis"
     raise SongError(
-        f"{path}: expected an .npz file, HDF5 tracks, audio analyses in JSON or a song table, found a file that starts "
-        f"with {head!r}. --from says what it is: {', '.join(get_args(Kind))}"
+        f"{path}: expected an .npz file, HDF5 tracks, audio analyses in JSON or a song table, found "
+        f"{f'a file that starts with {head!r}' if head else 'an empty file'}. "
+        f"--from says what it is: {', '.join(get_args(Kind))}"
     )
