@@ -1,13 +1,16 @@
 """The trade-off as a picture: what the dial gives, and what it would give if songs fell back blindly or perfectly."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import ArrayLike, NDArray
 
 from serving.bundle import TradeoffRow
+
+Scale = Callable[[ArrayLike], NDArray[np.float64]]
 
 CASCADE, TEACHER, STUDENT, GREY = "#3b5bdb", "#2b8a3e", "#e8590c", "0.55"
 
@@ -70,11 +73,11 @@ def draw_tradeoff(
     plt.close(figure)
 
 
-def _cost_axis(rows: Sequence[TradeoffRow]):  # type: ignore[no-untyped-def]
-    """Return the maps from fallback rate to cost and back; cost is linear in the rate."""
+def _cost_axis(rows: Sequence[TradeoffRow]) -> tuple[Scale, Scale]:
+    """Return the maps from fallback rate to cost and back; cost is linear in the rate where songs are alike."""
     first, last = rows[0], rows[-1]
-    slope = (last.us_per_song - first.us_per_song) / max(last.fallback_rate - first.fallback_rate, 1e-9)
+    slope = max((last.us_per_song - first.us_per_song) / max(last.fallback_rate - first.fallback_rate, 1e-9), 1e-9)
     return (
         lambda rate: first.us_per_song + slope * (np.asarray(rate) - first.fallback_rate),
-        lambda cost: first.fallback_rate + (np.asarray(cost) - first.us_per_song) / max(slope, 1e-9),
+        lambda cost: first.fallback_rate + (np.asarray(cost) - first.us_per_song) / slope,
     )

@@ -84,7 +84,8 @@ class Student(nn.Module):
         """Return logits (n, n_classes) for raw windows (n, 120, 25)."""
         seen = self.input_dropout(self.input_norm(self.look(self.standardise(segments))))
         hidden = torch.tanh(self.hidden_norm(self.hidden(seen)))
-        return self.readout(self.hidden_dropout(hidden))  # type: ignore[no-any-return]
+        logits: Tensor = self.readout(self.hidden_dropout(hidden))
+        return logits
 
     def parts(self, segments: Tensor) -> Iterator[Tensor]:
         """Yield the logits of the whole window once: a student learns from a song in one training step."""

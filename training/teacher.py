@@ -63,7 +63,8 @@ class Teacher(nn.Module):
 
     def forward(self, segments: Tensor) -> Tensor:
         """Return logits (n, n_classes), read from the last state, for raw windows (n, 120, 25)."""
-        return self.readout(self._advance(segments, self._start(segments)))  # type: ignore[no-any-return]
+        logits: Tensor = self.readout(self._advance(segments, self._start(segments)))
+        return logits
 
     def parts(self, segments: Tensor) -> Iterator[Tensor]:
         """Yield the logits after each part of `bptt_steps` segments; the state goes on to the next part detached.
