@@ -22,7 +22,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +42,22 @@ from data.table import NO_LABEL, SongBatch, SongTable, SongWriter, write_table
 
 log = logging.getLogger(__name__)
 
-LabelPairs = Mapping[str, tuple[str, str | None]]  # Genre and second genre by track id.
+
+@dataclass(frozen=True)
+class Labelling:
+    """Which genre a song gets."""
+
+    pairs: Mapping[str, tuple[str, str | None]] | None  # Genre and second genre by song id; None: the source's own.
+    classes: tuple[str, ...]  # The classes that are kept, in order; empty: all.
+
+    def apply(self, batch: SongBatch) -> SongBatch:
+        """Return the batch with the genres of its songs."""
+        genres, seconds = batch.labels, batch.second_labels
+        if self.pairs is not None:
+            found = [self.pairs.get(name, (None, None)) for name in batch.song_ids]
+            genres, seconds = [genre for genre, _ in found], [second for _, second in found]
+        kept = [name if not self.classes or name in self.classes else None for name in genres]
+        return replace(batch, labels=kept, second_labels=seconds)
 
 
 def songs(
@@ -74,19 +89,18 @@ def songs(
     if balance is not None and balance < 1:
         raise ConfigError(f"balance: expected at least 1 song a class, found {balance}")
     *sources, out = paths
-    by_id = read_label_pairs(labels) if labels else None
     conditions = _conditions(where)
     opened = [open_source(source, units, conditions, kind) for source in sources]
     found = {source.units for source in opened}
     if len(found) > 1:
         raise SongError(f"{', '.join(map(str, sources))}: raw and standardised songs cannot share a table")
-    order = _class_order(opened, classes, by_id)
+    labelling = _labelling(opened, labels, classes)
     key = _key(sources, labels, [classes, where, kind, units, strict])
     if balance is None:
-        return _write(opened, out, Conversion(out, opened[0].units), by_id, order, strict, key)
+        return _write(opened, out, Conversion(out, opened[0].units), labelling, strict, key)
     everything = out.with_name(f".{out.stem}.everything.arrow")
-    report = _write(opened, everything, Conversion(out, opened[0].units), by_id, order, strict, key)
-    balanced = draw_balanced(SongTable(everything), balance, seed, report, order)
+    report = _write(opened, everything, Conversion(out, opened[0].units), labelling, strict, key)
+    balanced = draw_balanced(SongTable(everything), balance, seed, report, labelling.classes)
     everything.unlink()
     return balanced
 
@@ -117,30 +131,28 @@ def _write(
     sources: Sequence[Source],
     out: Path,
     report: Conversion,
-    labels: LabelPairs | None,
-    classes: Sequence[str],
+    labelling: Labelling,
     strict: bool,
     key: str,
 ) -> Conversion:
     """Write the songs of all sources to `out`, after those that a killed run with the same `key` had written."""
     if out.suffix == ".parquet":
-        with write_table(out, report.units, classes) as table:
-            return _convert(sources, table, report, labels, classes, strict)
-    with resumable_table(out, report.units, classes, key) as resumable:
+        with write_table(out, report.units, labelling.classes) as table:
+            return _convert(sources, table, report, labelling, strict)
+    with resumable_table(out, report.units, labelling.classes, key) as resumable:
         state = resumable.state
         if state is None:
-            return _convert(sources, resumable, report, labels, classes, strict)
+            return _convert(sources, resumable, report, labelling, strict)
         before = Conversion.of_state(report.out, state["report"])
         log.info("going on after %d songs that an earlier run had written", before.songs)
-        return _convert(sources, resumable, before, labels, classes, strict, state["done"])
+        return _convert(sources, resumable, before, labelling, strict, state["done"])
 
 
 def _convert(
     sources: Sequence[Source],
     table: SongWriter | ResumableTable,
     report: Conversion,
-    labels: LabelPairs | None,
-    classes: Sequence[str],
+    labelling: Labelling,
     strict: bool,
     done: int = 0,
 ) -> Conversion:
@@ -158,7 +170,7 @@ def _convert(
         progress.update(entries)
         if isinstance(item, SongBatch):
             kept = item.take([row for row in range(len(item)) if row not in faulty]) if faulty else item
-            kept = _relabelled(kept, labels, classes)
+            kept = labelling.apply(kept)
             table.write(kept)
             report.keep(kept)
             if resumable:
@@ -196,24 +208,15 @@ def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
     return conditions
 
 
-def _class_order(sources: Sequence[Source], chosen: tuple[str, ...], labels: LabelPairs | None) -> list[str]:
-    """Return the classes of the new table in order; empty when only the labels themselves tell."""
-    own = list(dict.fromkeys(name for source in sources for name in source.classes))
-    known = set(own) | {genre for genre, _ in (labels or {}).values()}
+def _labelling(sources: Sequence[Source], labels: Path | None, chosen: tuple[str, ...]) -> Labelling:
+    """Return the labelling by a label file and the chosen classes; a class that no song has is a `LabelError`."""
+    pairs = read_label_pairs(labels) if labels else None
+    own = tuple(dict.fromkeys(name for source in sources for name in source.classes))
+    known = {genre for genre, _ in pairs.values()} if pairs else set(own)
     unknown = [name for name in chosen if name not in known]
-    if unknown:
+    if known and unknown:
         raise LabelError(f"--classes: no song has the class {', '.join(unknown)}; found {', '.join(sorted(known))}")
-    return list(chosen) or ([] if labels else own)
-
-
-def _relabelled(batch: SongBatch, labels: LabelPairs | None, classes: Sequence[str]) -> SongBatch:
-    """Return the batch with its genres from the label file, if any, and only those that are among `classes`, if any."""
-    genres, seconds = batch.labels, batch.second_labels
-    if labels is not None:
-        pairs = [labels.get(name, (None, None)) for name in batch.song_ids]
-        genres, seconds = [genre for genre, _ in pairs], [second for _, second in pairs]
-    kept = [name if not classes or name in classes else None for name in genres]
-    return replace(batch, labels=kept, second_labels=seconds)
+    return Labelling(pairs, chosen or (() if pairs else own))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

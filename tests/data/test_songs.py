@@ -84,7 +84,7 @@ def test_an_interruption_exits_with_130_and_writes_nothing(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("data.songs._relabelled", interrupt)
+    monkeypatch.setattr("data.songs.Labelling.apply", interrupt)
     source = course_file(tmp_path / "course.npz")
     assert run(source, tmp_path / "songs.arrow") == 130
     assert "segue songs: stopped" in capsys.readouterr().err
@@ -325,3 +325,15 @@ def test_a_parquet_table_cut_short_is_refused(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "all.parquet").write_bytes(content[: len(content) // 2])
     assert run(tmp_path / "all.parquet", tmp_path / "out.arrow") == 1
     assert "all.parquet: the file cannot be read, it may be cut short" in capsys.readouterr().err
+
+
+def test_classes_pick_from_analyses_that_list_none(tmp_path: Path) -> None:
+    segment = {"timbre": [1.0] * 12, "pitches": [0.5] * 12, "loudness_start": -9.0}
+    lines = [json.dumps({"id": genre, "genre": genre, "segments": [segment]}) for genre in ("Jazz", "Folk", "Rock")]
+    (tmp_path / "songs.jsonl").write_text("\n".join(lines))
+    assert run(tmp_path / "songs.jsonl", tmp_path / "out.arrow", "--classes", "Rock", "Jazz") == 0
+    table = SongTable(tmp_path / "out.arrow")
+    assert (table.classes, dict(zip(table.song_ids, table.labels.tolist(), strict=True))) == (
+        ("Rock", "Jazz"),
+        {"Jazz": 1, "Folk": -1, "Rock": 0},
+    )
