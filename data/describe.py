@@ -139,7 +139,7 @@ def describe(songs: Positional[Path], page: Path | None = None) -> Description:
         from data.describe_page import write_page
     except ImportError as error:
         raise MissingDependencyError(
-            f"{error.name} is not installed; the page needs it. `pip install 'segue-genres[report]'`"
+            f"{error.name} is not installed; the page needs it. `pip install -e '.[report]'`"
         ) from None
     tally = SongTally(source.units, source.classes)
     with tqdm(total=len(source), unit=" songs", disable=None, file=sys.stderr) as progress:

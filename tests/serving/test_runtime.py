@@ -30,7 +30,7 @@ def without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_onnxruntime")
 def test_without_onnxruntime_both_extras_are_named(bundle: Path) -> None:
-    with pytest.raises(MissingDependencyError, match=r"segue-genres\[cpu\].*segue-genres\[gpu\].*never both"):
+    with pytest.raises(MissingDependencyError, match=r"\.\[cpu\].*\.\[gpu\].*never both"):
         OnnxModel(bundle / "student.onnx")
 
 
