@@ -45,13 +45,11 @@ MSD_25 = (
 )
 
 
-def read_labels(path: Path) -> dict[str, str]:
-    """Return the first genre of each track id in the file; a malformed line is a `LabelError` that names the line."""
-    return {track_id: genre for track_id, (genre, _) in read_label_pairs(path).items()}
-
-
 def read_label_pairs(path: Path) -> dict[str, tuple[str, str | None]]:
-    """Return the genre and the second genre, if any, of each track id in the file; errors as in `read_labels`."""
+    """Return the genre and the second genre, if any, of each track id in the file; see the module.
+
+    A malformed line is a `LabelError` that names the line.
+    """
     if not path.is_file():
         raise LabelError(f"{path}: expected a label file, found no such file")
     if zipfile.is_zipfile(path):

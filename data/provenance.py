@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -28,17 +29,17 @@ def provenance() -> Provenance:
     """Describe this checkout, this machine and this moment."""
     return Provenance(
         commit=commit(),
-        libraries=library_versions(),
+        libraries=installed_versions(),
         python=platform.python_version(),
         machine=f"{processor()}, {platform.system()} {platform.machine()}",
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def library_versions() -> dict[str, str]:
-    """Return the installed version of each of `LIBRARIES` that is there."""
+def installed_versions(names: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """Return the installed version of each of the named libraries that is there."""
     found = {}
-    for name in LIBRARIES:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -226,7 +226,8 @@ def _read(path: Path) -> pa.Table:
     except pa.ArrowException as error:
         raise SongError(f"{path}: the file cannot be read, it may be cut short: {error}") from None
     raise SongError(
-        f"{path}: expected an Arrow IPC or Parquet file, found one that starts with {head!r}. "
+        f"{path}: expected an Arrow IPC or Parquet file, found "
+        f"{f'one that starts with {head!r}' if head else 'an empty file'}. "
         "`segue songs` converts other sources."
     )
 

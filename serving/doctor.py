@@ -17,7 +17,7 @@ from tyro.conf import Positional, arg
 from data.command import run
 from data.errors import MissingDependencyError
 from data.machine import processor, usable_cores
-from data.provenance import library_versions
+from data.provenance import installed_versions
 from serving.bundle import load_bundle
 from serving.cascade import open_cascade
 from serving.runtime import installed_wheels, onnxruntime
@@ -73,7 +73,7 @@ def doctor(bundle: Positional[Annotated[Path | None, arg(metavar="BUNDLE")]] = N
         python=platform.python_version(),
         machine=processor(),
         threads=usable_cores(),
-        libraries=library_versions(),
+        libraries=installed_versions(),
         providers=providers,
         bundle=None if bundle is None else _look_at(bundle),
         advice=tuple(advice),

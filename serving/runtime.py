@@ -1,7 +1,6 @@
 """ONNX Runtime: the one module that imports it, and only when a model is opened."""
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from data.errors import BundleError, ConfigError, MissingDependencyError
 from data.machine import usable_cores
+from data.provenance import installed_versions
 from data.song import Floats
 
 Provider = Literal["auto", "cpu", "cuda"]
@@ -68,10 +68,4 @@ def onnxruntime() -> Any:
 
 def installed_wheels() -> dict[str, str]:
     """Return the version of each ONNX Runtime wheel that is installed."""
-    found = {}
-    for name in WHEELS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(WHEELS)

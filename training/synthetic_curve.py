@@ -17,8 +17,6 @@ from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from torch.nn import functional
 from tyro.conf import Positional
 
 from data.command import run
@@ -26,11 +24,11 @@ from data.metrics import accuracy
 from data.provenance import Provenance, provenance
 from data.synth import Difficulty, synth
 from data.table import SongTable
-from training.loop import LoopConfig, fit, predict
-from training.networks import Config, build
-from training.standardise import Standardise
+from training.loop import LoopConfig, predict
+from training.networks import Config
 from training.student import StudentConfig
 from training.teacher import TeacherConfig
+from training.train_teacher import fit_to_labels
 
 log = logging.getLogger(__name__)
 
@@ -85,18 +83,7 @@ def synthetic_curve(
         for n in train_songs:
             rows, validation_rows = np.arange(n), np.arange(max(train_songs), len(songs))
             for name, (config, loop) in MODELS.items():
-                torch.manual_seed(loop.seed)
-                network = build(config, len(songs.classes), Standardise.of(songs, rows))
-                fit(
-                    network,
-                    songs,
-                    rows=rows,
-                    targets=torch.from_numpy(songs.labels[rows]),
-                    loss=functional.cross_entropy,
-                    validation_rows=validation_rows,
-                    config=loop,
-                    name=f"{name}, {n} songs",
-                )
+                network, _ = fit_to_labels(songs, rows, validation_rows, config, loop, f"{name}, {n} songs")
                 measured[name].append(
                     accuracy(predict(network, test, np.arange(test_songs), loop.windows), test.labels)
                 )

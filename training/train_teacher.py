@@ -28,7 +28,7 @@ from data.song import Floats, Ints
 from data.splits import Shares, deal, split
 from data.table import SongTable
 from training.loop import Fit, LoopConfig, fit
-from training.networks import Network, build
+from training.networks import Config, Network, build
 from training.runs import describe, save_held_out, save_run
 from training.standardise import Standardise
 from training.teacher import TeacherConfig
@@ -76,7 +76,7 @@ def train_teacher(
     started = time.perf_counter()
     table = SongTable(songs)
     splits = split(table, shares, loop.seed)
-    teacher, fitted = _fit(table, splits.train, splits.validation, network, loop, "teacher")
+    teacher, fitted = fit_to_labels(table, splits.train, splits.validation, network, loop, "teacher")
     held_out = _held_out_logits(table, splits.train, folds, network, loop) if folds else None
     held_out_accuracy = None if held_out is None else accuracy(held_out, table.labels[splits.train])
     record = describe("teacher", network, loop, table, splits, fitted, held_out_accuracy)
@@ -89,9 +89,10 @@ def train_teacher(
     )
 
 
-def _fit(
-    songs: SongTable, rows: Ints, validation_rows: Ints, config: TeacherConfig, loop: LoopConfig, name: str
+def fit_to_labels(
+    songs: SongTable, rows: Ints, validation_rows: Ints, config: Config, loop: LoopConfig, name: str
 ) -> tuple[Network, Fit]:
+    """Return a network trained on the labels of `rows`, and how that went; see `training.loop.fit`."""
     torch.manual_seed(loop.seed)
     network = build(config, len(songs.classes), Standardise.of(songs, rows))
     fitted = fit(
@@ -115,7 +116,7 @@ def _held_out_logits(songs: SongTable, rows: Ints, folds: int, config: TeacherCo
         held_out = fold_of == fold
         settings = dataclasses.replace(loop, seed=loop.seed + 1 + fold)
         name = f"fold teacher {fold + 1} of {folds}"
-        _, fitted = _fit(songs, rows[~held_out], rows[held_out], config, settings, name)
+        _, fitted = fit_to_labels(songs, rows[~held_out], rows[held_out], config, settings, name)
         logits[held_out] = fitted.validation_logits
     return logits
 

@@ -205,10 +205,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         SongTable(tmp_path / "gone.arrow")
 
 
-@pytest.mark.parametrize("content", [b"", b"song_id,segments\n", b"\x89HDF\r\n\x1a\n"])
-def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "an empty file"),
+        (b"song_id,segments\n", "one that starts with b'song_id,'"),
+        (b"\x89HDF\r\n\x1a\n", "one that starts with"),
+    ],
+)
+def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path, content: bytes, found: str) -> None:
     (tmp_path / "songs.arrow").write_bytes(content)
-    with pytest.raises(SongError, match=r"songs\.arrow: expected an Arrow IPC or Parquet file, found one that starts"):
+    with pytest.raises(SongError, match=rf"songs\.arrow: expected an Arrow IPC or Parquet file, found {found}"):
         SongTable(tmp_path / "songs.arrow")
 
 
