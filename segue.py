@@ -12,6 +12,7 @@ VERBS = {
     "describe": ("data.describe", "look at songs before anything is made from them, with a page"),
     "synth": ("data.synth", "make synthetic songs"),
     "train-teacher": ("training.train_teacher", "train the accurate network, and fold teachers for the student"),
+    "join": ("training.join", "let several teachers answer as one"),
     "train-student": ("training.train_student", "distil the fast network from the teacher"),
     "export": ("export.export", "write both as a bundle: ONNX, parity, calibration, manifest"),
     "evaluate": ("serving.evaluate", "measure a bundle on labelled songs, with the trade-off table"),

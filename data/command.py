@@ -49,11 +49,13 @@ def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None
 
 
 def to_json(result: Any) -> str:
-    """Return a dataclass as one JSON document; floats keep every digit, and a NaN becomes null."""
-    return json.dumps(_plain(dataclasses.asdict(result)), indent=2, ensure_ascii=False, allow_nan=False)
+    """Return a dataclass, or a dict of them, as one JSON document; floats keep every digit, and a NaN becomes null."""
+    return json.dumps(_plain(result), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

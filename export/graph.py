@@ -12,12 +12,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 from torch import Tensor, nn
-
-from data.song import FEATURE_NAMES, N_FEATURES, WINDOW
-from training.networks import Network
 from training.standardise import Standardise
 from training.student import VARIANCE_FLOOR, PooledLook, Student
 from training.teacher import Teacher
+
+from data.song import FEATURE_NAMES, N_FEATURES, WINDOW
+from training.networks import Network
 
 # IR 8 and opset 17 are what the oldest ONNX Runtime we support reads.
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'

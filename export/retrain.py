@@ -35,8 +35,10 @@ from export.export import WindowsConfig, export
 from serving.bundle import Evaluation, load_bundle
 from serving.evaluate import evaluate, tradeoff_text
 from training.loop import LoopConfig
-from training.student import StudentConfig
-from training.teacher import TeacherConfig
+from training.losses import DistillationConfig, LabelConfig
+from training.networks.build import SingleConfig
+from training.networks.dense import DenseConfig
+from training.networks.recurrent import RecurrentConfig
 from training.train_student import STUDENT_LOOP, train_student
 from training.train_teacher import train_teacher
 
@@ -74,8 +76,12 @@ class TeacherRecipe:
     """The teacher; see `training.train_teacher`."""
 
     folds: int = 4
-    network: TeacherConfig = TeacherConfig()
+    join_folds: bool = False
+    unlabelled: bool = False
+    split_seed: int = 0
+    network: SingleConfig = RecurrentConfig()
     loop: LoopConfig = LoopConfig()
+    labels: LabelConfig = LabelConfig()
     shares: Shares = Shares()
 
 
@@ -83,8 +89,9 @@ class TeacherRecipe:
 class StudentRecipe:
     """The student; see `training.train_student`."""
 
-    network: StudentConfig = StudentConfig()
+    network: DenseConfig = DenseConfig()
     loop: LoopConfig = STUDENT_LOOP
+    distillation: DistillationConfig = DistillationConfig()
 
 
 @dataclass(frozen=True)
@@ -228,6 +235,7 @@ def read_recipe(path: Path) -> Recipe:
         float: lambda value: float(value) if type(value) is int else value,
         tuple[Path, ...]: _as_tuple,
         tuple[str, ...]: _as_tuple,
+        tuple[int, ...]: _as_tuple,
     }
     try:
         return dacite.from_dict(Recipe, given, dacite.Config(type_hooks=hooks, strict=True))

@@ -12,8 +12,8 @@ from export.calibration import CalibrationConfig
 from export.export import WindowsConfig, export
 from tests.random_songs import save
 from training.loop import LoopConfig
-from training.student import StudentConfig
-from training.teacher import TeacherConfig
+from training.networks.dense import DenseConfig
+from training.networks.recurrent import RecurrentConfig
 from training.train_student import train_student
 from training.train_teacher import train_teacher
 
@@ -29,8 +29,10 @@ def train_runs(folder: Path) -> Path:
     songs, teacher, student = folder / "songs.arrow", folder / "teacher", folder / "student"
     synth(songs, songs=600, classes=len(CLASSES), difficulty=EASY)
     loop = LoopConfig(epochs=2, batch_songs=32, learning_rate=1e-2)
-    train_teacher(songs, teacher, 2, TeacherConfig(state=16, bptt_steps=40), loop, Shares(test=0.1))
-    train_student(songs, teacher, student, StudentConfig(hidden=32, input_dropout=0.2, hidden_dropout=0.2), loop)
+    network = RecurrentConfig(state=16, bptt_steps=40)
+    train_teacher(songs, teacher, folds=2, network=network, loop=loop, shares=Shares(test=0.1))
+    look = DenseConfig(look="flat", hidden=(32,), input_dropout=0.2, hidden_dropout=0.2)
+    train_student(songs, teacher, student, look, loop)
     return student
 
 

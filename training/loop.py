@@ -1,30 +1,40 @@
-"""The training loop, one for teachers and students: Adam, one cycle of the learning rate, the best epoch kept."""
+"""The training loop, one for all networks: optimiser, schedule, checkpoints, the best epoch kept.
 
-import copy
+Everything random in an epoch, from the order of the songs to dropout, is seeded by the run's seed and the epoch's number.
+So a run is repeatable bit for bit on one machine, and one that was stopped goes on as if it never had been.
+"""
+
 import logging
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from tqdm import tqdm
 
 from data.errors import ConfigError, RunError
 from data.metrics import accuracy, mean_over_windows, nll, softmax
-from data.song import Floats, Ints, random_window, stack_windows
-from data.table import SongTable
-from training.networks import Network
+from data.song import Floats, Ints, stack_windows
+from data.table import NO_LABEL, SongTable
+from training.augmentation import AugmentationConfig, augment
+from training.execution import Execution
+from training.feed import Feed, central_starts, check_songs, open_feed, random_starts
+from training.journal import Checkpoint, Epoch, Journal
+from training.losses import Loss, Targets
+from training.networks.network import Network
+from training.schedules import Schedule, cyclic, one_cycle
 
 log = logging.getLogger(__name__)
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+OptimiserName = Literal["sgd", "rmsprop", "adam", "adamw"]
 SONGS_AT_A_TIME = 256
+MOMENTUM = 0.9  # Of sgd.
 
 
 @dataclass(frozen=True)
@@ -33,43 +43,50 @@ class LoopConfig:
 
     epochs: int = 20  # Passes over the training songs.
     batch_songs: int = 256  # Songs in one batch.
-    learning_rate: float = 4e-3  # Peak of the one cycle it rises and falls in (Smith and Topin 2018).
-    weight_decay: float = 1e-4  # L2, decoupled from the gradient as in AdamW.
-    clip_norm: float = 1.0  # Gradients longer than this are shortened to it.
+    optimiser: OptimiserName = "adamw"  # sgd has momentum 0.9.
+    schedule: Schedule = "one-cycle"  # Of the learning rate.
+    learning_rate: float = 4e-3  # The constant rate, or the peak of the cycle or cycles (eta_max).
+    least_rate: float = 1e-5  # The least rate of the cyclic schedule (eta_min).
+    half_cycle_steps: int = 500  # Training steps from the least rate to the peak of the cyclic schedule (n_s).
+    weight_decay: float = 1e-4  # L2; decoupled from the gradient in adamw (Loshchilov and Hutter, ICLR 2019).
+    clip_norm: float = 1.0  # Gradients longer than this are shortened to it; inf leaves them.
+    patience: int = 0  # Stop early after so many epochs without a better one; 0: never.
+    keep: Literal["best", "last"] = "best"  # The epoch whose weights are kept, by validation accuracy, then nll.
     windows: int = 1  # Windows of a song: with 1 the central one; with more, training draws one at random every epoch.
-    seed: int = 0  # Initial weights, order of songs, dropout.
+    augmentation: AugmentationConfig = AugmentationConfig()
+    seed: int = 0  # Initial weights, order of songs, windows, augmentation, dropout.
 
     def __post_init__(self) -> None:
         """Refuse settings under which nothing is learnt."""
-        if (
-            self.epochs < 1
-            or self.windows < 1
-            or self.batch_songs < 2
-            or not self.learning_rate > 0
-            or not self.clip_norm > 0
-        ):
+        least = {"epochs": 1, "windows": 1, "batch_songs": 2, "half_cycle_steps": 1, "patience": 0, "seed": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name}: expected at least {low}, found {getattr(self, name)}")
+        for name in ("learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}: expected a number above 0, found {getattr(self, name)}")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"weight_decay: expected at least 0, found {self.weight_decay}")
+        if not 0 <= self.least_rate <= self.learning_rate:
             raise ConfigError(
-                f"expected epochs >= 1, windows >= 1, batch_songs >= 2, learning_rate > 0, clip_norm > 0; found {self}"
+                f"least_rate: expected 0 up to the learning rate of {self.learning_rate:g}, found {self.least_rate:g}"
             )
 
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training songs came to."""
-
-    epoch: int
-    train_loss: float
-    validation_accuracy: float
-    validation_nll: float
-    songs_per_s: float
+    def rate(self, step: int, n_steps: int) -> float:
+        """Return the learning rate at training step `step` of `n_steps`, counted from 0."""
+        if self.schedule == "one-cycle":
+            return one_cycle(step, n_steps, self.learning_rate)
+        if self.schedule == "cyclic":
+            return cyclic(step, self.half_cycle_steps, self.least_rate, self.learning_rate)
+        return self.learning_rate
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A training run: every epoch, which was best, and what the network said of the validation songs then."""
+    """A training run: every epoch, which was kept, and what the network said of the validation songs then."""
 
     epochs: list[Epoch]
-    best: Epoch
+    kept: Epoch
     validation_logits: Floats  # (n_validation, n_classes), see `predict`.
 
 
@@ -78,23 +95,27 @@ def fit(
     songs: SongTable,
     *,
     rows: Ints,
-    targets: Tensor,
+    targets: Targets,
     loss: Loss,
     validation_rows: Ints,
     config: LoopConfig,
     name: str,
+    execution: Execution = Execution(device="cpu"),
+    journal: Journal | None = None,
 ) -> Fit:
-    """Train `network` in place, leave it with the weights of the best epoch, and tell how it went.
+    """Train `network` in place, leave it with the weights of the epoch that is kept, and tell how it went.
 
     Args:
-        network: a teacher or a student.
+        network: what learns.
         songs: the table that the rows count in.
         rows: (n,) training songs.
-        targets: (n, ...) what `loss` compares the logits with: labels, or a teacher's logits.
-        loss: a function of logits (batch, n_classes) and targets (batch, ...) that returns one number.
-        validation_rows: songs that pick the best epoch, by accuracy and then by nll.
+        targets: of the n training songs.
+        loss: what is made small.
+        validation_rows: songs that pick the best epoch.
         config: the training settings.
-        name: what the progress bar calls this run.
+        name: what the progress bar and the journal call this fit.
+        execution: where it is trained.
+        journal: keeps every epoch; where it has some of this fit already, training goes on after them.
 
     Raises:
         ConfigError: too few songs to train on or to validate with.
@@ -105,86 +126,182 @@ def fit(
             f"{name}: expected at least 2 songs to train on and 1 to validate with, "
             f"found {len(rows)} and {len(validation_rows)}"
         )
-    torch.manual_seed(config.seed)
-    order = np.random.default_rng(config.seed)
-    # Batch normalisation has nothing to measure in a batch of one.
-    batches = min(math.ceil(len(rows) / config.batch_songs), len(rows) // 2)
-    parts = len(list(network.eval().parts(_training_windows(songs, rows[:1], config.windows, order))))
-    optimiser = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    schedule = OneCycleLR(optimiser, config.learning_rate, total_steps=config.epochs * batches * parts)
-    labels = songs.labels[validation_rows]
+    check_songs(songs, rows)
+    device = execution.pick_device()
+    network.to(device)
+    if execution.compile or device.type == "cuda":
+        network.compile_parts()
+    optimiser = optimiser_of(config, network)
     epochs: list[Epoch] = []
-    best: tuple[Epoch, dict[str, Tensor], Floats] | None = None
-    progress = tqdm(total=config.epochs * len(rows), desc=name, unit=" songs", disable=None, file=sys.stderr)
-    for epoch in range(1, config.epochs + 1):
-        started = time.perf_counter()
-        losses: list[float] = []
+    best = weights_of(network)
+    saved = journal.load(name) if journal else None
+    if saved:
+        network.load_state_dict(saved.network)
+        load_optimiser(optimiser, saved.optimiser)
+        epochs, best = [*saved.epochs], {key: tensor.to(device) for key, tensor in saved.best.items()}
+    lesson = Lesson(name, rows, songs.lengths[rows], targets.to(device), open_feed(songs, device), loss, config)
+    labels = songs.labels[validation_rows]
+    with tqdm(
+        total=config.epochs * len(rows), initial=len(epochs) * len(rows), desc=name, unit=" songs", disable=None,
+        file=sys.stderr,
+    ) as progress:  # fmt: skip
+        for number in range(len(epochs) + 1, config.epochs + 1):
+            if _stalled(epochs, config.patience):
+                break
+            started = time.perf_counter()
+            learnt = lesson.learn(network, optimiser, number, progress)
+            songs_per_s = len(rows) / (time.perf_counter() - started)
+            logits = predict(network, songs, validation_rows, config.windows)
+            quality = accuracy(logits, labels), nll(softmax(logits), labels)
+            epochs.append(Epoch(number, learnt.loss, learnt.accuracy, *quality, learnt.rate, songs_per_s))
+            if _best(epochs) is epochs[-1]:
+                best = weights_of(network)
+            if journal:
+                journal.save(name, Checkpoint(epochs, weights_of(network), best, optimiser_tensors(optimiser)))
+            progress.set_postfix(loss=f"{learnt.loss:.3f}", accuracy=f"{quality[0]:.3f}")
+    if config.keep == "best":
+        network.load_state_dict(best)
+    kept = _best(epochs) if config.keep == "best" else epochs[-1]
+    log.info("%s: validation accuracy %.3f in epoch %d of %d", name, kept.validation_accuracy, kept.epoch, len(epochs))
+    return Fit(epochs, kept, predict(network, songs, validation_rows, config.windows))
+
+
+class Learnt(NamedTuple):
+    """What an epoch of training came to."""
+
+    loss: float
+    accuracy: float | None  # Of the songs with a label; None where there are none.
+    rate: float  # The last learning rate.
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learnt from, and how: all that an epoch of training needs but the network itself."""
+
+    name: str
+    rows: Ints
+    lengths: Ints  # (n,) of the songs, in segments.
+    targets: Targets
+    feed: Feed
+    loss: Loss
+    config: LoopConfig
+
+    @property
+    def n_batches(self) -> int:
+        """Batches in an epoch; batch normalisation has nothing to measure in a batch of one."""
+        return min(math.ceil(len(self.rows) / self.config.batch_songs), len(self.rows) // 2)
+
+    def learn(self, network: Network, optimiser: Optimizer, epoch: int, progress: Any) -> Learnt:
+        """Train `network` on every song once; a loss that is not a number is a `RunError`."""
+        rng = np.random.default_rng([self.config.seed, epoch])
+        torch.manual_seed(int(rng.integers(2**63)))
         network.train()
-        for batch in np.array_split(order.permutation(len(rows)), batches):
-            segments = _training_windows(songs, rows[batch], config.windows, order)
-            wanted = targets[torch.from_numpy(batch)]
-            for logits in network.parts(segments):
-                cost = loss(logits, wanted)
-                optimiser.zero_grad()
-                torch.autograd.backward(cost)
-                nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
-                optimiser.step()
-                schedule.step()
-                losses.append(cost.item())
-            if not math.isfinite(losses[-1]):
-                raise RunError(
-                    f"{name}: the loss became {losses[-1]} in epoch {epoch}, training step {len(losses)}. "
-                    f"Try a smaller --learning-rate than {config.learning_rate:g}."
-                )
+        steps_an_epoch = self.n_batches * network.n_parts
+        first = (epoch - 1) * steps_an_epoch
+        costs: list[float] = []
+        right = known = rate = 0.0
+        for batch in np.array_split(rng.permutation(len(self.rows)), self.n_batches):
+            targets = self.targets.of(torch.from_numpy(batch).to(self.targets.labels.device))
+            of_batch: list[Tensor] = []
+            for logits in network.parts(self._windows(batch, rng, network)):
+                cost = self.loss(logits, targets)
+                rate = self.config.rate(first + len(costs) + len(of_batch), self.config.epochs * steps_an_epoch)
+                step(optimiser, network, cost, rate, self.config.clip_norm)
+                of_batch.append(cost.detach())
+            costs += torch.stack(of_batch).tolist()
+            self._check_finite(costs, first, rate)
+            labelled = targets.labels != NO_LABEL
+            right += int((logits.argmax(dim=1) == targets.labels)[labelled].sum())
+            known += int(labelled.sum())
             progress.update(len(batch))
-        seconds = time.perf_counter() - started
-        validation = predict(network, songs, validation_rows, config.windows)
-        now = Epoch(
-            epoch,
-            float(np.mean(losses)),
-            accuracy(validation, labels),
-            nll(softmax(validation), labels),
-            len(rows) / seconds,
-        )
-        epochs.append(now)
-        progress.set_postfix(loss=f"{now.train_loss:.3f}", accuracy=f"{now.validation_accuracy:.3f}")
-        if best is None or _better(now, best[0]):
-            best = now, copy.deepcopy(network.state_dict()), validation
-    progress.close()
-    assert best is not None
-    network.load_state_dict(best[1])
-    network.eval()
-    log.info(
-        "%s: validation accuracy %.3f in epoch %d of %d", name, best[0].validation_accuracy, best[0].epoch, len(epochs)
-    )
-    return Fit(epochs, best[0], best[2])
+        return Learnt(float(np.mean(costs)), right / known if known else None, rate)
+
+    def _windows(self, batch: Ints, rng: np.random.Generator, network: Network) -> Tensor:
+        lengths = self.lengths[batch]
+        starts = central_starts(lengths) if self.config.windows == 1 else random_starts(lengths, rng)
+        segments = self.feed.windows(self.rows[batch], starts)
+        return augment(segments, self.config.augmentation, network.standardise.deviation)
+
+    def _check_finite(self, costs: Sequence[float], first: int, rate: float) -> None:
+        wrong = next((place for place, cost in enumerate(costs) if not math.isfinite(cost)), None)
+        if wrong is not None:
+            raise RunError(
+                f"{self.name}: the loss became {costs[wrong]} in training step {first + wrong + 1}, at a learning rate "
+                f"of {rate:.1e}. Try a smaller --learning-rate than {self.config.learning_rate:g}, "
+                f"or a smaller --clip-norm than {self.config.clip_norm:g}."
+            )
+
+
+def step(optimiser: Optimizer, network: nn.Module, cost: Tensor, rate: float, clip_norm: float) -> None:
+    """Take one training step against the gradient of `cost`."""
+    optimiser.zero_grad()
+    torch.autograd.backward(cost)
+    if math.isfinite(clip_norm):
+        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.step()
 
 
 def predict(network: Network, songs: SongTable, rows: Ints, windows: int) -> Floats:
     """Return logits (n, n_classes) for the given songs, in eval mode: the mean log-probability over their windows.
 
     Args:
-        network: a teacher or a student.
+        network: what predicts, wherever it is.
         songs: the table that the rows count in.
         rows: (n,) songs.
         windows: windows of a song, at most: the central one, or so many evenly spaced ones.
     """
     network.eval()
+    device = next(network.parameters()).device
     parts = []
     with torch.inference_mode():
         for start in range(0, len(rows), SONGS_AT_A_TIME):
             segments, counts = stack_windows(songs.songs(rows[start : start + SONGS_AT_A_TIME]), windows)
-            parts.append(mean_over_windows(network(torch.from_numpy(segments)).numpy(), counts))
+            logits = network(torch.from_numpy(segments).to(device)).cpu().numpy()
+            parts.append(mean_over_windows(logits, counts))
     return np.concatenate(parts)
 
 
-def _training_windows(songs: SongTable, rows: Ints, windows: int, rng: np.random.Generator) -> Tensor:
-    """Return one window of each of the given songs, (n, 120, 25), raw: the central one, or any if there are several."""
-    found = songs.songs(rows)
-    if windows == 1:
-        return torch.from_numpy(stack_windows(found)[0])
-    return torch.from_numpy(np.stack([random_window(song, rng) for song in found]))
+def optimiser_of(config: LoopConfig, network: nn.Module) -> Optimizer:
+    """Return the optimiser of a network."""
+    weights, decay = list(network.parameters()), config.weight_decay
+    if config.optimiser == "rmsprop":
+        return RMSprop(weights, lr=config.learning_rate, weight_decay=decay)
+    if config.optimiser == "sgd":
+        return SGD(weights, lr=config.learning_rate, weight_decay=decay, momentum=MOMENTUM, fused=True)
+    kind = AdamW if config.optimiser == "adamw" else Adam
+    return kind(weights, lr=config.learning_rate, weight_decay=decay, fused=True)
 
 
-def _better(epoch: Epoch, other: Epoch) -> bool:
-    return (epoch.validation_accuracy, -epoch.validation_nll) > (other.validation_accuracy, -other.validation_nll)
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the weights and statistics of a network."""
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def optimiser_tensors(optimiser: Optimizer) -> dict[str, Tensor]:
+    """Return what an optimiser has gathered, by parameter and name."""
+    return {
+        f"{parameter}.{name}": tensor
+        for parameter, values in optimiser.state_dict()["state"].items()
+        for name, tensor in values.items()
+        if isinstance(tensor, Tensor)
+    }
+
+
+def load_optimiser(optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser what another one had gathered."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        parameter, name = key.split(".")
+        state.setdefault(int(parameter), {})[name] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _best(epochs: Sequence[Epoch]) -> Epoch:
+    return max(epochs, key=lambda epoch: (epoch.validation_accuracy, -epoch.validation_nll))
+
+
+def _stalled(epochs: Sequence[Epoch], patience: int) -> bool:
+    """Tell whether the last `patience` epochs were all no better than one before them."""
+    return bool(patience and epochs and len(epochs) - _best(epochs).epoch >= patience)

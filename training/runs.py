@@ -3,7 +3,9 @@
 - run.json: what was trained, on what, and how well it went
 - splits.json: ids of the train, validation, calibration and test songs
 - model.safetensors: the weights
-- held_out.safetensors: teacher runs with folds: the logits of every training song by a teacher that never saw it
+- metrics/: a line of JSON an epoch, for each network that was fitted
+- held_out.safetensors: teacher runs with folds: the logits of every training song by a teacher that never saw it, and,
+  where they were asked for, of the songs without a label by all fold teachers together
 - teacher/: student runs: the teacher's run, so that one folder is all that export needs
 """
 
@@ -11,7 +13,6 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -22,55 +23,66 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
 from data.errors import ConfigError, RunError
+from data.metrics import accuracy, nll, softmax
 from data.provenance import Provenance, provenance
-from data.song import Floats, Units
+from data.song import Floats, Ints, Units
 from data.splits import Splits
-from data.table import SongTable
-from training.loop import Epoch, Fit, LoopConfig
-from training.networks import CONFIGS, Config, Kind, Network, build
-from training.standardise import Standardise
+from data.table import NO_LABEL, SongTable
+from training.loop import LoopConfig, predict
+from training.networks.build import Config, Role, build
+from training.networks.network import Network
+from training.networks.standardise import Standardise
 
 
 @dataclass(frozen=True)
 class Run:
     """The content of `run.json`."""
 
-    kind: Kind
-    network: dict[str, Any]  # Fields of TeacherConfig or StudentConfig.
+    role: Role
+    network: Config
     loop: LoopConfig
     classes: tuple[str, ...]
     units: Units
     songs: str  # Path of the song table.
     songs_sha256: str
     split_songs: dict[str, int]  # How many songs each split has.
-    best: Epoch
-    epochs: list[Epoch]
+    validation_accuracy: float
+    validation_nll: float
     held_out_accuracy: float | None  # Of the fold teachers, each on the songs it never saw.
     provenance: Provenance
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What the fold teachers say, which is what a student learns from."""
+
+    logits: Floats  # (n_train, n_classes), of the training songs in the order of `splits.json`.
+    unlabelled: Floats  # (n_unlabelled, n_classes), see `unlabelled_rows`; n = 0 where they were not asked for.
+
+
 def describe(
-    kind: Kind,
+    role: Role,
     config: Config,
     loop: LoopConfig,
     songs: SongTable,
     splits: Splits,
-    fitted: Fit,
-    held_out_accuracy: float | None = None,
+    network: Network,
+    held_out: HeldOut | None = None,
 ) -> Run:
-    """Return the record of a training run that has just ended."""
+    """Return the record of a training run that has just ended with `network`."""
+    logits, labels = predict(network, songs, splits.validation, loop.windows), songs.labels[splits.validation]
     return Run(
-        kind=kind,
-        network=dataclasses.asdict(config),
+        role=role,
+        network=config,
         loop=loop,
         classes=songs.classes,
         units=songs.units,
         songs=str(songs.path.resolve()),
         songs_sha256=songs.fingerprint(),
         split_songs={name: len(rows) for name, rows in vars(splits).items()},
-        best=fitted.best,
-        epochs=fitted.epochs,
-        held_out_accuracy=held_out_accuracy,
+        validation_accuracy=accuracy(logits, labels),
+        validation_nll=nll(softmax(logits), labels),
+        held_out_accuracy=None if held_out is None else accuracy(held_out.logits, songs.labels[splits.train]),
         provenance=provenance(),
     )
 
@@ -83,43 +95,59 @@ def save_run(folder: Path, run: Run, network: Network, songs: SongTable, splits:
     save_tensors(network.state_dict(), folder / "model.safetensors")
 
 
-def save_held_out(folder: Path, logits: Floats) -> None:
-    """Write the held-out logits of the training songs, (n_train, n_classes), in the order of `splits.json`."""
-    save_arrays({"logits": logits}, folder / "held_out.safetensors")
+def save_held_out(folder: Path, held_out: HeldOut) -> None:
+    """Write what the fold teachers say."""
+    save_arrays(vars(held_out), folder / "held_out.safetensors")
 
 
-def load_run(folder: Path, kind: Kind) -> tuple[Run, Network]:
-    """Return the record and the trained network, in eval mode, of a run folder of the given kind."""
-    if not folder.is_dir():
-        raise RunError(f"{folder}: expected a {kind} run, found no such folder. `segue train-{kind}` makes one.")
+def unlabelled_rows(songs: SongTable, splits: Splits) -> Ints:
+    """Return the songs without a label that a student may learn from: those of no artist that it is measured on."""
+    kept_apart = np.concatenate([splits.validation, splits.calibration, splits.test])
+    artists = {songs.groups[row] for row in kept_apart} - {None}
+    rows = np.flatnonzero(songs.labels == NO_LABEL)
+    return rows[[songs.groups[row] not in artists for row in rows]]
+
+
+def load_run(folder: Path, role: Role) -> tuple[Run, Network]:
+    """Return the record and the trained network, in eval mode, of a run folder of the given role."""
+    run = load_record(folder, role)
     try:
-        run = TypeAdapter(Run).validate_json((folder / "run.json").read_bytes())
-    except FileNotFoundError:
-        raise RunError(f"{folder}: expected a {kind} run, found a folder without run.json") from None
-    except ValidationError as error:
-        raise RunError(f"{folder / 'run.json'}: not the record of a run: {error}") from None
-    if run.kind != kind:
-        raise RunError(f"{folder}: expected a {kind} run, found a {run.kind} run")
-    try:
-        network = build(CONFIGS[kind](**run.network), len(run.classes), Standardise())
+        network = build(run.network, len(run.classes), Standardise())
         network.load_state_dict(load_tensors(folder / "model.safetensors"))
-    except (OSError, SafetensorError, RuntimeError, TypeError, ConfigError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise RunError(f"{folder}: the weights cannot be read or do not fit run.json: {error}") from None
     return run, network.eval()
 
 
-def load_held_out(folder: Path) -> Floats:
-    """Return the held-out logits of a teacher run, (n_train, n_classes)."""
+def load_record(folder: Path, role: Role | None = None) -> Run:
+    """Return the record of a run folder; of the given role, if one is given."""
+    expected = f"a {role} run" if role else "a run"
+    if not folder.is_dir():
+        raise RunError(
+            f"{folder}: expected {expected}, found no such folder. `segue train-{role or 'teacher'}` makes one."
+        )
+    try:
+        run = TypeAdapter(Run).validate_json((folder / "run.json").read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"{folder}: expected {expected}, found a folder without run.json") from None
+    except (ValidationError, ConfigError) as error:
+        raise RunError(f"{folder / 'run.json'}: not the record of a run: {error}") from None
+    if role and run.role != role:
+        raise RunError(f"{folder}: expected {expected}, found a {run.role} run")
+    return run
+
+
+def load_held_out(folder: Path) -> HeldOut:
+    """Return what the fold teachers of a teacher run said."""
     file = folder / "held_out.safetensors"
     if not file.is_file():
         raise RunError(
             f"{folder}: expected held-out logits of fold teachers, found none. Train the teacher with --folds 2."
         )
     try:
-        logits: Floats = load_arrays(file)["logits"]
-    except (OSError, SafetensorError, KeyError) as error:
+        return HeldOut(**load_arrays(file))
+    except (OSError, SafetensorError, TypeError) as error:
         raise RunError(f"{file}: cannot be read, it may be cut short: {error}") from None
-    return logits
 
 
 def load_splits(folder: Path, run: Run, songs: SongTable) -> Splits:

@@ -25,18 +25,18 @@ from data.provenance import Provenance, provenance
 from data.synth import Difficulty, synth
 from data.table import SongTable
 from training.loop import LoopConfig, predict
-from training.networks import Config
-from training.student import StudentConfig
-from training.teacher import TeacherConfig
+from training.networks.build import SingleConfig
+from training.networks.dense import DenseConfig
+from training.networks.recurrent import RecurrentConfig
 from training.train_teacher import fit_to_labels
 
 log = logging.getLogger(__name__)
 
 STUDENT_LOOP = LoopConfig(epochs=15, learning_rate=2e-3)
-MODELS: dict[str, tuple[Config, LoopConfig]] = {
-    "pooled student": (StudentConfig(look="pooled", hidden=512), STUDENT_LOOP),
-    "BN-RNN teacher": (TeacherConfig(), LoopConfig(epochs=15)),
-    "flat student": (StudentConfig(look="flat"), STUDENT_LOOP),
+MODELS: dict[str, tuple[SingleConfig, LoopConfig]] = {
+    "pooled student": (DenseConfig(), STUDENT_LOOP),
+    "BN-RNN teacher": (RecurrentConfig(), LoopConfig(epochs=15)),
+    "flat student": (DenseConfig(look="flat", hidden=(828,), input_dropout=0.5, hidden_dropout=0.5), STUDENT_LOOP),
 }
 WORTH_A_CASCADE = 0.05
 COLOURS = {"pooled student": "#4c9f70", "BN-RNN teacher": "#3b5bdb", "flat student": "#e8590c"}

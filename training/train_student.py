@@ -1,10 +1,12 @@
-"""Distil the student: it learns the logits that teachers gave to songs they never saw.
+"""Distil the student: a network with one hidden layer learns the logits that teachers gave to songs they never saw.
 
-The loss is the mean squared error between the student's logits and the held-out logits of the teacher run (Ba and
-Caruana, NIPS 2014); the splits are the teacher's.
+By default the loss is the mean squared error between the student's logits and the held-out logits of the teacher run
+(Ba and Caruana, NIPS 2014); the splits are the teacher's. Where the teacher was trained with `--unlabelled`, songs
+without a label are learnt from too.
 
 Example:
     segue train-student artifacts/songs.arrow --teacher artifacts/teacher --out artifacts/student
+    segue train-student artifacts/songs.arrow --teacher artifacts/teacher --out artifacts/flat --look flat
 """
 
 import shutil
@@ -14,20 +16,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch.nn import functional
 from tyro.conf import Positional
 
 from data.atomic import atomic_folder
 from data.command import run
-from data.errors import RunError
+from data.errors import ConfigError, RunError
 from data.metrics import agreement
 from data.table import SongTable
+from training.execution import Execution
+from training.journal import journal
 from training.loop import LoopConfig, fit, predict
-from training.networks import build
-from training.runs import describe, load_held_out, load_run, load_splits, save_run
-from training.standardise import Standardise
-from training.student import StudentConfig
+from training.losses import DistillationConfig, DistillationLoss, Targets
+from training.networks.build import build
+from training.networks.dense import DenseConfig
+from training.networks.standardise import Standardise
+from training.runs import describe, load_held_out, load_run, load_splits, save_run, unlabelled_rows
 
 STUDENT_LOOP = LoopConfig(epochs=30, learning_rate=2e-3)
 
@@ -54,8 +59,10 @@ def train_student(
     songs: Positional[Path],
     teacher: Path,
     out: Path,
-    network: StudentConfig = StudentConfig(),
+    network: DenseConfig = DenseConfig(),
     loop: LoopConfig = STUDENT_LOOP,
+    distillation: DistillationConfig = DistillationConfig(),
+    execution: Execution = Execution(),
 ) -> TrainedStudent:
     """Distil the student.
 
@@ -63,42 +70,55 @@ def train_student(
         songs: The song table the teacher was trained on.
         teacher: The teacher's run folder, with held-out logits.
         out: The run folder to write.
-        network: The shape of the student.
+        network: The shape of the student; one hidden layer.
         loop: The training settings.
+        distillation: How the teacher's logits are learnt from.
+        execution: How the run is executed.
     """
+    if len(network.hidden) != 1:
+        raise ConfigError(f"hidden: expected one hidden layer, which is what makes a student, found {network.hidden}")
     started = time.perf_counter()
     teacher_run, teacher_network = load_run(teacher, "teacher")
     held_out = load_held_out(teacher)
     table = SongTable(songs)
     splits = load_splits(teacher, teacher_run, table)
-    if held_out.shape != (len(splits.train), len(table.classes)):
+    without_label = unlabelled_rows(table, splits)[: None if len(held_out.unlabelled) else 0]
+    rows, logits = np.concatenate([splits.train, without_label]), np.concatenate([held_out.logits, held_out.unlabelled])
+    if logits.shape != (len(rows), len(table.classes)):
         raise RunError(
-            f"{teacher}: expected held-out logits of shape {(len(splits.train), len(table.classes))}, "
-            f"found {held_out.shape}"
+            f"{teacher}: expected held-out logits of shape {(len(rows), len(table.classes))}, found {logits.shape}"
         )
-    torch.manual_seed(loop.seed)
-    student = build(network, len(table.classes), Standardise.of(table, splits.train))
-    fitted = fit(
-        student,
-        table,
-        rows=splits.train,
-        targets=torch.from_numpy(held_out),
-        loss=functional.mse_loss,
-        validation_rows=splits.validation,
-        config=loop,
-        name="student",
-    )
-    record = describe("student", network, loop, table, splits, fitted)
-    with atomic_folder(out) as folder:
-        save_run(folder, record, student, table, splits)
-        (folder / "teacher").mkdir()
-        for file in ("run.json", "model.safetensors"):
-            shutil.copy2(teacher / file, folder / "teacher" / file)
+    settings = {
+        "songs": table.fingerprint(), "teacher": teacher_run, "network": network, "loop": loop,
+        "distillation": distillation,
+    }  # fmt: skip
+    with journal(out, settings, resume=execution.resume, tensorboard=execution.tensorboard) as kept:
+        torch.manual_seed(loop.seed)
+        student = build(network, len(table.classes), Standardise.of(table, splits.train))
+        fitted = fit(
+            student,
+            table,
+            rows=rows,
+            targets=Targets(torch.from_numpy(table.labels[rows]), torch.from_numpy(logits)),
+            loss=DistillationLoss(distillation),
+            validation_rows=splits.validation,
+            config=loop,
+            name="student",
+            execution=execution,
+            journal=kept,
+        )
+        record = describe("student", network, loop, table, splits, student)
+        with atomic_folder(out) as folder:
+            save_run(folder, record, student, table, splits)
+            kept.hand_over(folder)
+            (folder / "teacher").mkdir()
+            for file in ("run.json", "model.safetensors"):
+                shutil.copy2(teacher / file, folder / "teacher" / file)
     teacher_logits = predict(teacher_network, table, splits.validation, teacher_run.loop.windows)
     return TrainedStudent(
         out,
-        record.best.validation_accuracy,
-        teacher_run.best.validation_accuracy,
+        record.validation_accuracy,
+        teacher_run.validation_accuracy,
         agreement(fitted.validation_logits, teacher_logits),
         time.perf_counter() - started,
     )

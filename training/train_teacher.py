@@ -1,11 +1,16 @@
-"""Train the teacher: a recurrent network with batch normalisation, by truncated backpropagation.
+"""Train the teacher: a network that is accurate, however slow. The default is a batch-normed recurrent network.
 
 The labelled songs are split into train, validation, calibration and test, artists never shared. With `--folds K`, K
 more teachers are trained, each on all but one fold of the training songs, and the logits of the songs each one never
 saw are kept: they are what the student learns from.
 
+Three shapes of network can be trained; their options come after their name. `segue train-teacher recurrent --help`
+tells those of one. While it trains, OUT.training/ keeps every finished epoch; after Ctrl-C, a full disk or a power cut
+the same command with `--resume` goes on after the last one, to the very same result.
+
 Example:
     segue train-teacher artifacts/songs.arrow --out artifacts/teacher --folds 4
+    segue train-teacher artifacts/songs.arrow --out artifacts/lstm --epochs 40 recurrent --cell lstm --readout pooled
 """
 
 import dataclasses
@@ -14,24 +19,28 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from tyro.conf import Positional
 
 from data.atomic import atomic_folder
 from data.command import run
 from data.errors import ConfigError
-from data.metrics import accuracy
-from data.song import Floats, Ints
+from data.song import Ints
 from data.splits import Shares, deal, split
 from data.table import SongTable
-from training.loop import Fit, LoopConfig, fit
-from training.networks import Config, Network, build
-from training.runs import describe, save_held_out, save_run
-from training.standardise import Standardise
-from training.teacher import TeacherConfig
+from training.execution import Execution
+from training.journal import Journal, journal
+from training.loop import Fit, LoopConfig, fit, predict
+from training.losses import LabelConfig, LabelLoss, Targets
+from training.networks.build import Config, EnsembleConfig, SingleConfig, build
+from training.networks.ensemble import Ensemble
+from training.networks.network import Network
+from training.networks.recurrent import RecurrentConfig
+from training.networks.standardise import Standardise
+from training.runs import HeldOut, describe, save_held_out, save_run, unlabelled_rows
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,8 @@ class TrainedTeacher:
         held_out = "" if self.held_out_accuracy is None else f"\n  held-out accuracy: {self.held_out_accuracy:.3f}"
         return (
             f"{self.out}: a teacher, trained in {self.seconds:.0f} s\n"
-            f"  songs: {songs}\n  validation accuracy: {self.validation_accuracy:.3f}{held_out}"
+            f"  songs: {songs}\n  validation accuracy: {self.validation_accuracy:.3f}{held_out}\n"
+            f"Look at it: segue report {self.out}"
         )
 
 
@@ -57,9 +67,14 @@ def train_teacher(
     songs: Positional[Path],
     out: Path,
     folds: int = 4,
-    network: TeacherConfig = TeacherConfig(),
+    join_folds: bool = False,
+    unlabelled: bool = False,
+    split_seed: int = 0,
+    network: SingleConfig = RecurrentConfig(),
     loop: LoopConfig = LoopConfig(),
+    labels: LabelConfig = LabelConfig(),
     shares: Shares = Shares(),
+    execution: Execution = Execution(),
 ) -> TrainedTeacher:
     """Train the teacher.
 
@@ -67,58 +82,115 @@ def train_teacher(
         songs: The song table, with labels.
         out: The run folder to write.
         folds: Fold teachers for the held-out logits; 0 trains the teacher alone.
+        join_folds: Let the fold teachers together be the teacher, instead of training one more on all their songs.
+        unlabelled: Keep the fold teachers' logits for songs without a label too; the student then learns from both.
+        split_seed: Which songs go where. Runs that are to be compared or joined have the same.
         network: The shape of the teacher.
         loop: The training settings.
+        labels: How labels are learnt from.
         shares: How the songs are split.
+        execution: How the run is executed.
     """
     if folds < 0 or folds == 1:
         raise ConfigError(f"folds: expected 0 or at least 2, found {folds}")
+    if not folds and (join_folds or unlabelled):
+        raise ConfigError("join_folds and unlabelled: expected fold teachers, found --folds 0")
     started = time.perf_counter()
     table = SongTable(songs)
-    splits = split(table, shares, loop.seed)
-    teacher, fitted = fit_to_labels(table, splits.train, splits.validation, network, loop, "teacher")
-    held_out = _held_out_logits(table, splits.train, folds, network, loop) if folds else None
-    held_out_accuracy = None if held_out is None else accuracy(held_out, table.labels[splits.train])
-    record = describe("teacher", network, loop, table, splits, fitted, held_out_accuracy)
-    with atomic_folder(out) as folder:
-        save_run(folder, record, teacher, table, splits)
-        if held_out is not None:
-            save_held_out(folder, held_out)
+    splits = split(table, shares, split_seed)
+    settings = {
+        "songs": table.fingerprint(), "network": network, "loop": loop, "labels": labels, "shares": shares,
+        "split_seed": split_seed, "folds": folds, "join_folds": join_folds, "unlabelled": unlabelled,
+    }  # fmt: skip
+    with journal(out, settings, resume=execution.resume, tensorboard=execution.tensorboard) as kept:
+        fitting: dict[str, Any] = {"labels": labels, "execution": execution, "journal": kept}
+        members: list[Network] = []
+        held_out = None
+        if folds:
+            without_label = unlabelled_rows(table, splits)[: None if unlabelled else 0]
+            fold_of = deal(table, splits.train, folds, split_seed)
+            members, held_out = _fold_teachers(table, splits.train, fold_of, without_label, network, loop, fitting)
+        config: Config
+        teacher: Network
+        if join_folds:
+            config, teacher = EnsembleConfig((network,) * folds), Ensemble(members)
+        else:
+            config = network
+            teacher, _ = fit_to_labels(table, splits.train, splits.validation, network, loop, "teacher", **fitting)
+        record = describe("teacher", config, loop, table, splits, teacher, held_out)
+        with atomic_folder(out) as folder:
+            save_run(folder, record, teacher, table, splits)
+            kept.hand_over(folder)
+            if held_out is not None:
+                save_held_out(folder, held_out)
     return TrainedTeacher(
-        out, record.split_songs, record.best.validation_accuracy, held_out_accuracy, time.perf_counter() - started
+        out, record.split_songs, record.validation_accuracy, record.held_out_accuracy, time.perf_counter() - started
     )
 
 
 def fit_to_labels(
-    songs: SongTable, rows: Ints, validation_rows: Ints, config: Config, loop: LoopConfig, name: str
+    songs: SongTable,
+    rows: Ints,
+    validation_rows: Ints,
+    config: SingleConfig,
+    loop: LoopConfig,
+    name: str,
+    labels: LabelConfig = LabelConfig(),
+    execution: Execution = Execution(device="cpu"),
+    journal: Journal | None = None,
 ) -> tuple[Network, Fit]:
     """Return a network trained on the labels of `rows`, and how that went; see `training.loop.fit`."""
     torch.manual_seed(loop.seed)
-    network = build(config, len(songs.classes), Standardise.of(songs, rows))
+    n_classes = len(songs.classes)
+    network = build(config, n_classes, Standardise.of(songs, rows))
     fitted = fit(
         network,
         songs,
         rows=rows,
-        targets=torch.from_numpy(songs.labels[rows]),
-        loss=functional.cross_entropy,
+        targets=Targets(torch.from_numpy(songs.labels[rows])),
+        loss=LabelLoss(labels, songs.labels[rows], n_classes),
         validation_rows=validation_rows,
         config=loop,
         name=name,
+        execution=execution,
+        journal=journal,
     )
     return network, fitted
 
 
-def _held_out_logits(songs: SongTable, rows: Ints, folds: int, config: TeacherConfig, loop: LoopConfig) -> Floats:
-    """Return logits (n, n_classes) of every one of `rows`, by a teacher that never saw it, at its best epoch."""
-    fold_of = deal(songs, rows, folds, loop.seed)
+def _fold_teachers(
+    songs: SongTable,
+    rows: Ints,
+    fold_of: Ints,
+    without_label: Ints,
+    config: SingleConfig,
+    loop: LoopConfig,
+    fitting: dict[str, Any],
+) -> tuple[list[Network], HeldOut]:
+    """Train a teacher on all folds but one, for each fold, and let it say what it thinks of what it never saw.
+
+    Args:
+        songs: the table that the rows count in.
+        rows: (n,) training songs.
+        fold_of: (n,) the fold of each.
+        without_label: songs that no fold teacher sees, and all answer for together.
+        config: the shape of the teachers.
+        loop: the training settings; each teacher has a seed of its own.
+        fitting: more arguments of `fit_to_labels`.
+    """
+    members: list[Network] = []
     logits = np.empty((len(rows), len(songs.classes)), dtype=np.float32)
-    for fold in range(folds):
+    for fold in range(fold_of.max() + 1):
         held_out = fold_of == fold
         settings = dataclasses.replace(loop, seed=loop.seed + 1 + fold)
-        name = f"fold teacher {fold + 1} of {folds}"
-        _, fitted = fit_to_labels(songs, rows[~held_out], rows[held_out], config, settings, name)
+        name = f"fold-{fold + 1}"
+        network, fitted = fit_to_labels(songs, rows[~held_out], rows[held_out], config, settings, name, **fitting)
         logits[held_out] = fitted.validation_logits
-    return logits
+        members.append(network)
+    together = np.zeros((len(without_label), len(songs.classes)), dtype=np.float32)
+    if len(without_label):
+        together += np.mean([predict(one, songs, without_label, loop.windows) for one in members], axis=0)
+    return members, HeldOut(logits, together)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

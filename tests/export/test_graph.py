@@ -11,6 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from training.standardise import Standardise
+from training.student import StudentConfig
+from training.teacher import TeacherConfig
 
 from data.song import FEATURE_NAMES, Floats
 from data.synth import draw_genres, draw_songs, genre_name
@@ -19,9 +22,6 @@ from export.parity import network_logits
 from tests.bundles import CLASSES, EASY
 from tests.random_songs import random_segments
 from training.networks import Config, Network, build
-from training.standardise import Standardise
-from training.student import StudentConfig
-from training.teacher import TeacherConfig
 
 Array = NDArray[np.float64]
 Weights = dict[str, Array]

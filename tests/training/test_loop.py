@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from training.standardise import Standardise
+from training.student import StudentConfig
+from training.teacher import TeacherConfig
 
 from data.errors import ConfigError, RunError
 from data.metrics import accuracy, nll, softmax
@@ -18,9 +21,6 @@ from data.table import SongTable
 from tests.random_songs import random_batch, save
 from training.loop import Fit, LoopConfig, Loss, fit, predict
 from training.networks import Config, Network, build
-from training.standardise import Standardise
-from training.student import StudentConfig
-from training.teacher import TeacherConfig
 
 TEACHER = TeacherConfig(state=4, bptt_steps=60)
 STUDENT = StudentConfig(look="pooled", hidden=16)

@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training.standardise import Standardise
+from training.student import StudentConfig
+from training.teacher import TeacherConfig
 
 from data.errors import RunError
 from data.splits import Shares, Splits, split
@@ -22,9 +25,6 @@ from training.runs import (
     save_held_out,
     save_run,
 )
-from training.standardise import Standardise
-from training.student import StudentConfig
-from training.teacher import TeacherConfig
 
 CONFIGS: dict[Kind, Config] = {
     "teacher": TeacherConfig(state=4, bptt_steps=40),

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training.standardise import Standardise
 
 from tests.random_songs import random_batch, save
-from training.standardise import Standardise
 
 
 def test_mean_and_deviation_are_those_of_all_segments_of_the_training_songs(

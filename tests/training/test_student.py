@@ -8,10 +8,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from data.errors import ConfigError
 from training.standardise import Standardise
 from training.student import Look, PooledLook, Student, StudentConfig
+
+from data.errors import ConfigError
 
 Array = NDArray[np.float64]
 

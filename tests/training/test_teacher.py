@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
-
-from data.errors import ConfigError
 from training.standardise import Standardise
 from training.teacher import Teacher, TeacherConfig
+
+from data.errors import ConfigError
 
 Array = NDArray[np.float64]
 

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from training.standardise import Standardise
+from training.student import StudentConfig
+from training.teacher import TeacherConfig
 
 from data.errors import ConfigError, RunError
 from data.metrics import accuracy, agreement
@@ -19,9 +22,6 @@ from training import train_student, train_teacher
 from training.loop import LoopConfig, fit, predict
 from training.networks import build
 from training.runs import load_held_out, load_run, load_splits
-from training.standardise import Standardise
-from training.student import StudentConfig
-from training.teacher import TeacherConfig
 from training.train_student import TrainedStudent
 from training.train_teacher import TrainedTeacher
 

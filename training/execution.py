@@ -1,0 +1,30 @@
+"""How a training run is executed: where, whether it goes on from its last epoch, what it shows. Not what it learns."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from data.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a training run is executed."""
+
+    device: Device = "auto"  # Where it trains; auto takes a GPU where there is one, and cuda insists on it.
+    compile: bool = False  # Compile recurrences: half a minute first, faster then. Always done on a GPU.
+    resume: bool = False  # Go on after the last epoch of a run that was stopped, to the very same result.
+    tensorboard: bool = False  # Write metrics for TensorBoard too, into the run folder.
+
+    def pick_device(self) -> torch.device:
+        """Return the device; a `ConfigError` where a GPU was asked for and there is none."""
+        found = torch.cuda.is_available()
+        if self.device == "cuda" and not found:
+            raise ConfigError(
+                f"device: expected a GPU, found none that torch {torch.__version__} can use. "
+                "--device cpu trains on the processor."
+            )
+        return torch.device("cuda" if found and self.device != "cpu" else "cpu")

@@ -1,0 +1,42 @@
+"""The networks that can be trained, by the shape of their config."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.conf import subcommand
+
+from training.networks.convolutional import ConvolutionalConfig, ConvolutionalNetwork
+from training.networks.dense import DenseConfig, DenseNetwork
+from training.networks.ensemble import Ensemble
+from training.networks.network import Network
+from training.networks.recurrent import RecurrentConfig, RecurrentNetwork
+from training.networks.standardise import Standardise
+
+Role = Literal["teacher", "student"]
+SingleConfig = (
+    Annotated[RecurrentConfig, subcommand("recurrent")]
+    | Annotated[ConvolutionalConfig, subcommand("convolutional")]
+    | Annotated[DenseConfig, subcommand("dense")]
+)
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Several networks that answer as one."""
+
+    members: tuple[SingleConfig, ...]
+    shape: Literal["ensemble"] = "ensemble"
+
+
+Config = SingleConfig | EnsembleConfig
+
+
+def build(config: Config, n_classes: int, standardise: Standardise) -> Network:
+    """Return the untrained network of a config; `standardise` carries the mean and deviation of the training songs."""
+    if isinstance(config, EnsembleConfig):
+        return Ensemble([build(member, n_classes, Standardise()) for member in config.members])
+    if isinstance(config, RecurrentConfig):
+        return RecurrentNetwork(config, n_classes=n_classes, standardise=standardise)
+    if isinstance(config, ConvolutionalConfig):
+        return ConvolutionalNetwork(config, n_classes=n_classes, standardise=standardise)
+    return DenseNetwork(config, n_classes=n_classes, standardise=standardise)

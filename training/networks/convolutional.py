@@ -1,0 +1,93 @@
+"""Convolutions in time: a network of its own, and what may stand in front of a recurrence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tyro.conf import Suppress
+
+from data.errors import ConfigError
+from data.song import N_FEATURES
+from training.networks.head import Head, check_head
+from training.networks.network import Network
+from training.networks.standardise import Standardise
+from training.networks.summary import N_STATISTICS, mean_and_spread, summary
+
+
+@dataclass(frozen=True)
+class ConvolutionalConfig:
+    """Convolutions in time, read by the mean and spread of their channels over the window."""
+
+    shape: Annotated[Literal["convolutional"], Suppress] = "convolutional"
+    channels: tuple[int, ...] = (128,)  # Channels of each layer; the study's reference has one or two layers.
+    kernel: int = 7  # Segments that a layer looks at, odd.
+    summary: bool = True  # Read the window's summary statistics beside the channels.
+    hidden: tuple[int, ...] = (256,)  # Neurons of the hidden layers between channels and logits.
+    input_dropout: float = 0.3  # Share of the channels and statistics that a training step does not read.
+    hidden_dropout: float = 0.5  # Share of the hidden neurons that a training step leaves out.
+
+    def __post_init__(self) -> None:
+        """Refuse layers that see nothing."""
+        check_convolutions(self.channels, self.kernel)
+        if not self.channels:
+            raise ConfigError("channels: expected at least one layer, found none")
+        check_head(self.hidden, input_dropout=self.input_dropout, hidden_dropout=self.hidden_dropout)
+
+
+def check_convolutions(channels: Sequence[int], kernel: int) -> None:
+    """Refuse layers without channels, and kernels without a middle."""
+    if any(layer < 1 for layer in channels):
+        raise ConfigError(f"channels: expected at least 1 a layer, found {' '.join(map(str, channels))}")
+    if kernel < 1 or kernel % 2 == 0:
+        raise ConfigError(f"kernel: expected an odd number of segments, at least 1, found {kernel}")
+
+
+class Convolutions(nn.Module):
+    """Layers of convolution in time, batch normalisation and max(0, x); the ends of a window see zeros beyond."""
+
+    def __init__(self, *, channels: Sequence[int], kernel: int) -> None:
+        """Make untrained layers that look at `kernel` segments each."""
+        super().__init__()
+        sizes = [N_FEATURES, *channels]
+        self.layers = nn.ModuleList(
+            nn.Conv1d(before, after, kernel, padding=kernel // 2, bias=False) for before, after in pairwise(sizes)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(after) for after in channels)
+
+    def forward(self, standard: Tensor) -> Tensor:
+        """Return (n, segments, channels) of standardised segments (n, segments, 25)."""
+        values = standard.transpose(1, 2)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            values = functional.relu(norm(layer(values)))
+        return values.transpose(1, 2)
+
+
+class ConvolutionalNetwork(Network):
+    """Convolutions in time, from raw windows to logits."""
+
+    def __init__(self, config: ConvolutionalConfig, *, n_classes: int, standardise: Standardise) -> None:
+        """Make an untrained network; `standardise` carries the mean and deviation of the training songs."""
+        super().__init__()
+        self.standardise = standardise
+        self.convolutions = Convolutions(channels=config.channels, kernel=config.kernel)
+        self.summary = config.summary
+        self.head = Head(
+            n_inputs=2 * config.channels[-1] + config.summary * N_STATISTICS,
+            hidden=config.hidden,
+            n_classes=n_classes,
+            input_dropout=config.input_dropout,
+            hidden_dropout=config.hidden_dropout,
+        )
+
+    def forward(self, segments: Tensor) -> Tensor:
+        """Return logits (n, n_classes) for raw windows (n, 120, 25)."""
+        standard = self.standardise(segments)
+        seen = mean_and_spread(self.convolutions(standard))
+        if self.summary:
+            seen = torch.cat([seen, summary(standard)], dim=1)
+        logits: Tensor = self.head(seen)
+        return logits

@@ -1,0 +1,60 @@
+"""Dense networks on the whole window (flat) or on its summary statistics (pooled).
+
+With one hidden layer it is the student, flat as in the study or pooled; with three on the flat window, the study's
+baseline of 500, 500 and 25 neurons.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from torch import Tensor
+from tyro.conf import Suppress
+
+from data.errors import ConfigError
+from data.song import N_FEATURES, WINDOW
+from training.networks.head import Head, check_head
+from training.networks.network import Network
+from training.networks.standardise import Standardise
+from training.networks.summary import N_STATISTICS, summary
+
+Look = Literal["flat", "pooled"]
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """Hidden layers on the window or on its summary statistics."""
+
+    shape: Annotated[Literal["dense"], Suppress] = "dense"
+    look: Look = "pooled"  # What it sees: the flattened window, or the window's summary statistics.
+    hidden: tuple[int, ...] = (512,)  # Neurons of each hidden layer; one layer makes a student.
+    input_dropout: float = 0.3  # Share of the inputs that a training step does not see.
+    hidden_dropout: float = 0.6  # Share of the hidden neurons that a training step leaves out.
+
+    def __post_init__(self) -> None:
+        """Refuse a network that cannot learn."""
+        if not self.hidden:
+            raise ConfigError("hidden: expected at least one layer, found none")
+        check_head(self.hidden, input_dropout=self.input_dropout, hidden_dropout=self.hidden_dropout)
+
+
+class DenseNetwork(Network):
+    """Hidden layers, from raw windows to logits."""
+
+    def __init__(self, config: DenseConfig, *, n_classes: int, standardise: Standardise) -> None:
+        """Make an untrained network; `standardise` carries the mean and deviation of the training songs."""
+        super().__init__()
+        self.standardise = standardise
+        self.look = config.look
+        self.head = Head(
+            n_inputs=WINDOW * N_FEATURES if config.look == "flat" else N_STATISTICS,
+            hidden=config.hidden,
+            n_classes=n_classes,
+            input_dropout=config.input_dropout,
+            hidden_dropout=config.hidden_dropout,
+        )
+
+    def forward(self, segments: Tensor) -> Tensor:
+        """Return logits (n, n_classes) for raw windows (n, 120, 25)."""
+        standard = self.standardise(segments)
+        logits: Tensor = self.head(standard.flatten(1) if self.look == "flat" else summary(standard))
+        return logits

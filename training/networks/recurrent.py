@@ -1,0 +1,264 @@
+"""Recurrent networks: the teacher of the study, a BN-RNN, and its relatives.
+
+The published cell is h_t = tanh(BN(W_x x_t + W_h h_{t-1})), with the same BN parameters and running statistics at every
+step. Batch normalisation is Ioffe and Szegedy, ICML 2015; layer normalisation, Ba, Kiros and Hinton, 2016; putting
+either between the affine map and the non-linearity, with shared statistics, is the study's. GRU and LSTM cells
+normalise the sum that goes into each of their gates in the same way. Where there is a norm, the affine map has no bias:
+the norm subtracts it, and its own shift takes its place.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tyro.conf import Suppress
+
+from data.errors import ConfigError
+from data.song import N_FEATURES, WINDOW
+from training.networks.convolutional import Convolutions, check_convolutions
+from training.networks.head import Head, check_head
+from training.networks.network import Network
+from training.networks.standardise import Standardise
+from training.networks.summary import N_STATISTICS, spread, summary
+
+Cell = Literal["rnn", "gru", "lstm"]
+Norm = Literal["batch", "layer", "none"]
+Readout = Literal["last", "pooled"]
+Carry = tuple[Tensor, ...]  # What a step hands to the next: (h,), or (h, c) of an LSTM; each (n, state).
+
+EPS = 1e-3  # The study's, of both norms.
+# A batch updates the running statistics once a step, 120 times, hence the slow average.
+MOMENTUM = 0.01
+
+
+class Progress(NamedTuple):
+    """How far a recurrence has come in a window."""
+
+    carry: Carry
+    sums: tuple[Tensor, ...]  # Of the states so far and of their squares, (n, state), and their number; none if unread.
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """A recurrence over the segments; the defaults are the study's BN-RNN."""
+
+    shape: Annotated[Literal["recurrent"], Suppress] = "recurrent"
+    cell: Cell = "rnn"  # tanh units, GRU (Cho et al. 2014) or LSTM (Hochreiter and Schmidhuber 1997).
+    norm: Norm = "batch"  # What stands between the affine map and the non-linearity.
+    state: int = 341  # Neurons of the recurrent state; 341 is what the study's search found.
+    bptt_steps: int = 8  # Segments between two training steps; a divisor of 120, and 120 is full backpropagation.
+    readout: Readout = "last"  # Read the last state, or mean and spread of all states so far.
+    convolution: int = 0  # Channels of a convolution in time in front of the recurrence; 0: none.
+    kernel: int = 7  # Segments that the convolution looks at, odd.
+    summary: bool = False  # Read the window's summary statistics beside the states.
+    hidden: tuple[int, ...] = ()  # Neurons of hidden layers between the states and the logits.
+    dropout: float = 0.0  # Share of what the head reads, and of its hidden neurons, that a training step leaves out.
+
+    def __post_init__(self) -> None:
+        """Refuse a state without neurons and steps that do not divide the window."""
+        if self.state < 1:
+            raise ConfigError(f"state: expected at least 1 neuron, found {self.state}")
+        if self.bptt_steps < 1 or WINDOW % self.bptt_steps:
+            divisors = ", ".join(str(n) for n in range(1, WINDOW + 1) if WINDOW % n == 0)
+            raise ConfigError(f"bptt_steps: expected a divisor of {WINDOW} ({divisors}), found {self.bptt_steps}")
+        check_convolutions([self.convolution] * (self.convolution != 0), self.kernel)
+        check_head(self.hidden, dropout=self.dropout)
+
+
+class GateNorm(nn.Module):
+    """Layer normalisation of the neurons of each gate on their own."""
+
+    def __init__(self, *, gates: int, state: int) -> None:
+        """Make a norm that changes neither scale nor shift."""
+        super().__init__()
+        self.gates = gates
+        self.weight = nn.Parameter(torch.ones(gates * state))
+        self.bias = nn.Parameter(torch.zeros(gates * state))
+
+    def forward(self, sums: Tensor) -> Tensor:
+        """Return (n, gates * state), for each song and gate with mean 0 and variance 1 before scale and shift."""
+        by_gate = sums.view(len(sums), self.gates, -1)
+        normed = functional.layer_norm(by_gate, by_gate.shape[-1:], eps=EPS)
+        return normed.flatten(1) * self.weight + self.bias
+
+
+def norm_of(norm: Norm, *, gates: int, state: int) -> nn.Module:
+    """Return what stands between affine map and non-linearity for so many gates of so many neurons."""
+    if norm == "batch":
+        return nn.BatchNorm1d(gates * state, eps=EPS, momentum=MOMENTUM)
+    return GateNorm(gates=gates, state=state) if norm == "layer" else nn.Identity()
+
+
+def recurrent_map(*, gates: int, state: int) -> nn.Linear:
+    """Return W_h, each gate's part orthogonal so that states neither fade nor explode."""
+    made = nn.Linear(state, gates * state, bias=False)
+    with torch.no_grad():
+        made.weight.copy_(torch.cat([nn.init.orthogonal_(torch.empty(state, state)) for _ in range(gates)]))
+    return made
+
+
+class RnnCell(nn.Module):
+    """h' = tanh(norm(W_x x + W_h h))."""
+
+    gates = 1
+
+    def __init__(self, *, norm: Norm, state: int) -> None:
+        """Make a cell of `state` neurons."""
+        super().__init__()
+        self.recurrent = recurrent_map(gates=1, state=state)
+        self.norm = norm_of(norm, gates=1, state=state)
+
+    def forward(self, driven: Tensor, carry: Carry) -> Carry:
+        """Return the next carry from W_x x, `driven` (n, state), and the present one."""
+        return (torch.tanh(self.norm(driven + self.recurrent(carry[0]))),)
+
+
+class GruCell(nn.Module):
+    """h' = (1 - z) * n + z * h with r, z = sigmoid(norm(W_x x + W_h h)), n = tanh(norm(W_x x + r * W_h h)).
+
+    The reset gate r scales the product and not, as in Cho et al. 2014, the state, so that a step is one product.
+    """
+
+    gates = 3
+
+    def __init__(self, *, norm: Norm, state: int) -> None:
+        """Make a cell of `state` neurons."""
+        super().__init__()
+        self.recurrent = recurrent_map(gates=3, state=state)
+        self.norm = norm_of(norm, gates=2, state=state)
+        self.candidate_norm = norm_of(norm, gates=1, state=state)
+
+    def forward(self, driven: Tensor, carry: Carry) -> Carry:
+        """Return the next carry from W_x x, `driven` (n, 3 * state): reset, keep, candidate; and the present one."""
+        (h,) = carry
+        n = h.shape[1]
+        products = self.recurrent(h)
+        reset, keep = self.norm(driven[:, : 2 * n] + products[:, : 2 * n]).sigmoid().chunk(2, dim=1)
+        candidate = torch.tanh(self.candidate_norm(driven[:, 2 * n :] + reset * products[:, 2 * n :]))
+        return (candidate + keep * (h - candidate),)
+
+
+class LstmCell(nn.Module):
+    """c' = f * c + i * tanh(g), h' = o * tanh(c'); i, f, o = sigmoid, of norm(W_x x + W_h h) in four parts."""
+
+    gates = 4
+
+    def __init__(self, *, norm: Norm, state: int) -> None:
+        """Make a cell of `state` neurons."""
+        super().__init__()
+        self.recurrent = recurrent_map(gates=4, state=state)
+        self.norm = norm_of(norm, gates=4, state=state)
+
+    def forward(self, driven: Tensor, carry: Carry) -> Carry:
+        """Return the next carry from W_x x, `driven` (n, 4 * state): i, f, o, g; and the present one."""
+        h, c = carry
+        entry, forget, output, content = self.norm(driven + self.recurrent(h)).chunk(4, dim=1)
+        c = forget.sigmoid() * c + entry.sigmoid() * content.tanh()
+        return output.sigmoid() * c.tanh(), c
+
+
+CELLS: dict[Cell, type[RnnCell] | type[GruCell] | type[LstmCell]] = {"rnn": RnnCell, "gru": GruCell, "lstm": LstmCell}
+
+
+class RecurrentNetwork(Network):
+    """A recurrence over the segments, from raw windows to logits."""
+
+    def __init__(self, config: RecurrentConfig, *, n_classes: int, standardise: Standardise) -> None:
+        """Make an untrained network; `standardise` carries the mean and deviation of the training songs."""
+        super().__init__()
+        self.config = config
+        self.standardise = standardise
+        self._part: Callable[[Tensor, Progress, Tensor | None], tuple[Tensor, Progress]] = self._advance
+        self.front = Convolutions(channels=[config.convolution], kernel=config.kernel) if config.convolution else None
+        cell = CELLS[config.cell]
+        self.input = nn.Linear(config.convolution or N_FEATURES, cell.gates * config.state, bias=config.norm == "none")
+        self.cell = cell(norm=config.norm, state=config.state)
+        self.head = Head(
+            n_inputs=config.state * (2 if config.readout == "pooled" else 1) + config.summary * N_STATISTICS,
+            hidden=config.hidden,
+            n_classes=n_classes,
+            input_dropout=config.dropout,
+            hidden_dropout=config.dropout,
+        )
+
+    def forward(self, segments: Tensor) -> Tensor:
+        """Return logits (n, n_classes) for raw windows (n, steps, 25)."""
+        return next(self._parts(segments, segments.shape[1]))
+
+    @property
+    def n_parts(self) -> int:
+        """Parts of a window that are learnt from one by one."""
+        return WINDOW // self.config.bptt_steps
+
+    def parts(self, segments: Tensor) -> Iterator[Tensor]:
+        """Yield the logits after each part of `bptt_steps` segments; the state goes on to the next part detached.
+
+        Truncated backpropagation through time: the caller may take a training step between two parts.
+        """
+        return self._parts(segments, self.config.bptt_steps)
+
+    def compile_parts(self) -> None:
+        """Compile a part; on a GPU it becomes a graph, so that its many small kernels are launched at once."""
+        on_gpu = self.input.weight.is_cuda
+        self._part = torch.compile(self._advance, mode="reduce-overhead" if on_gpu else "default")
+
+    def _parts(self, segments: Tensor, n_steps: int) -> Iterator[Tensor]:
+        standard = self.standardise(segments)
+        statistics = summary(standard) if self.config.summary else None
+        progress = self._start(standard)
+        for start in range(0, standard.shape[1], n_steps):
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            logits, progress = self._part(self._seen(standard, start, start + n_steps), progress, statistics)
+            yield logits
+            # A copy, since a compiled part writes its next results where it wrote these.
+            progress = Progress(*(tuple(tensor.detach().clone() for tensor in tensors) for tensors in progress))
+
+    def _start(self, standard: Tensor) -> Progress:
+        """Return the progress before the first segment: zeros."""
+        zeros = standard.new_zeros(len(standard), self.config.state)
+        return Progress(
+            (zeros, zeros) if self.config.cell == "lstm" else (zeros,),
+            (zeros, zeros, standard.new_zeros(())) if self.config.readout == "pooled" else (),
+        )
+
+    def _seen(self, standard: Tensor, start: int, stop: int) -> Tensor:
+        """Return what the recurrence sees of the segments from `start` to `stop`, (n, stop - start, n_inputs)."""
+        if self.front is None:
+            return standard[:, start:stop]
+        # The convolution of a part looks at the segments around it, so that parts and whole see the same.
+        reach = self.config.kernel // 2
+        first = max(start - reach, 0)
+        seen: Tensor = self.front(standard[:, first : stop + reach])
+        return seen[:, start - first : stop - first]
+
+    def _advance(self, seen: Tensor, progress: Progress, statistics: Tensor | None) -> tuple[Tensor, Progress]:
+        """Return the logits (n, n_classes) after stepping over `seen` (n, steps, n_inputs), and the progress then."""
+        states, carry = self._steps(seen, progress.carry)
+        readable = states[-1]
+        sums = progress.sums
+        if sums:
+            stacked = torch.stack(states)
+            total, squares, count = sums
+            sums = (total + stacked.sum(dim=0), squares + stacked.square().sum(dim=0), count + len(states))
+            mean = sums[0] / sums[2]
+            readable = torch.cat([mean, spread(sums[1] / sums[2] - mean.square())], dim=1)
+        if statistics is not None:
+            readable = torch.cat([readable, statistics], dim=1)
+        return self.head(readable), Progress(carry, sums)
+
+    def _steps(self, seen: Tensor, carry: Carry) -> tuple[list[Tensor], Carry]:
+        """Return the states (n, state) after each step over `seen`; the input product of all steps is done as one."""
+        states = []
+        for driven in self.input(seen.transpose(0, 1)):
+            carry = self.cell(driven, carry)
+            states.append(carry[0])
+        return states, carry
+
+    def states(self, segments: Tensor) -> Tensor:
+        """Return the state after each segment of raw windows (n, steps, 25), (n, steps, state)."""
+        standard = self.standardise(segments)
+        states, _ = self._steps(self._seen(standard, 0, standard.shape[1]), self._start(standard).carry)
+        return torch.stack(states, dim=1)
