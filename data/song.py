@@ -103,13 +103,6 @@ def windows(segments: Floats, k: int = 1) -> Floats:
     return np.stack([segments[start : start + WINDOW] for start in window_starts(len(segments), k)])
 
 
-def random_window(segments: Floats, rng: np.random.Generator) -> Floats:
-    """Return one window of a song, (120, 25), anywhere in it; a short song is repeated as in `windows`."""
-    start = int(rng.integers(max(len(segments) - WINDOW, 0) + 1))
-    window: Floats = windows(segments[start : start + WINDOW])[0]
-    return window
-
-
 def stack_windows(songs: Sequence[Floats], k: int = 1) -> tuple[Floats, Ints]:
     """Return the windows of all `songs`, (n_windows, 120, 25), and how many each song has, (n_songs,)."""
     if k == 1 and all(len(song) == WINDOW for song in songs):

@@ -73,7 +73,7 @@ def _members(loaded: Sequence[tuple[Run, Network]]) -> tuple[list[SingleConfig],
     for record, network in loaded:
         if isinstance(record.network, EnsembleConfig) and isinstance(network, Ensemble):
             configs += record.network.members
-            networks += network.members
+            networks += network.networks()
         elif not isinstance(record.network, EnsembleConfig):
             configs.append(record.network)
             networks.append(network)

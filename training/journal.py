@@ -3,7 +3,7 @@
 While a run trains, its journal lies beside the run folder to be, as `NAME.training/`:
 
 - settings.json: what the run was started with; it only goes on with the same
-- checkpoints/FIT.safetensors: weights, best weights and optimiser after the last epoch, and the epochs as JSON; no pickle
+- checkpoints/FIT.safetensors: weights, best weights and optimiser after the last epoch, the epochs as JSON; no pickle
 - metrics/FIT.jsonl: a line of JSON an epoch
 - tensorboard/FIT/: the same for TensorBoard, with --tensorboard
 

@@ -1,7 +1,7 @@
 """The training loop, one for all networks: optimiser, schedule, checkpoints, the best epoch kept.
 
-Everything random in an epoch, from the order of the songs to dropout, is seeded by the run's seed and the epoch's number.
-So a run is repeatable bit for bit on one machine, and one that was stopped goes on as if it never had been.
+Everything random in an epoch, from the order of the songs to dropout, is seeded by the run's seed and the epoch's
+number. So a run is repeatable bit for bit on one machine, and one that was stopped goes on as if it never had been.
 """
 
 import logging

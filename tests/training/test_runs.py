@@ -6,17 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training.standardise import Standardise
-from training.student import StudentConfig
-from training.teacher import TeacherConfig
 
 from data.errors import RunError
 from data.splits import Shares, Splits, split
 from data.table import SongTable
 from tests.random_songs import random_batch, save
-from training.loop import Epoch, Fit, LoopConfig
-from training.networks import Config, Kind, Network, build
+from training.loop import LoopConfig
+from training.networks.build import Config, EnsembleConfig, Role, build
+from training.networks.dense import DenseConfig
+from training.networks.network import Network
+from training.networks.recurrent import RecurrentConfig
+from training.networks.standardise import Standardise
 from training.runs import (
+    HeldOut,
     Run,
     describe,
     load_held_out,
@@ -24,13 +26,11 @@ from training.runs import (
     load_splits,
     save_held_out,
     save_run,
+    unlabelled_rows,
 )
 
-CONFIGS: dict[Kind, Config] = {
-    "teacher": TeacherConfig(state=4, bptt_steps=40),
-    "student": StudentConfig(look="pooled", hidden=6),
-}
-EPOCHS = [Epoch(1, 1.25, 0.1 + 0.2, 1 / 3, 1000.5), Epoch(2, 0.75, 0.5, 0.875, 999.25)]
+RECURRENT, DENSE = RecurrentConfig(state=4, bptt_steps=40), DenseConfig(look="pooled", hidden=(6,))
+CONFIGS: dict[Role, Config] = {"teacher": RECURRENT, "student": DENSE}
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +38,24 @@ def table(synthetic_songs: Path) -> SongTable:
     return SongTable(synthetic_songs)
 
 
-def saved(folder: Path, kind: Kind, songs: SongTable) -> tuple[Run, Network, Splits]:
+def saved(folder: Path, role: Role, songs: SongTable, config: Config | None = None) -> tuple[Run, Network, Splits]:
     """Save an untrained network as a run in `folder`."""
+    config = config or CONFIGS[role]
     splits = split(songs, Shares(), seed=0)
     torch.manual_seed(0)
-    network = build(CONFIGS[kind], len(songs.classes), Standardise.of(songs, splits.train))
-    fitted = Fit(EPOCHS, EPOCHS[1], np.zeros((len(splits.validation), 4), dtype=np.float32))
-    run = describe(kind, CONFIGS[kind], LoopConfig(epochs=2), songs, splits, fitted, held_out_accuracy=None)
+    network = build(config, len(songs.classes), Standardise.of(songs, splits.train))
+    run = describe(role, config, LoopConfig(epochs=2), songs, splits, network)
     folder.mkdir()
     save_run(folder, run, network, songs, splits)
     return run, network, splits
 
 
-@pytest.mark.parametrize("kind", ["teacher", "student"])
-def test_a_run_is_loaded_as_it_was_saved(tmp_path: Path, table: SongTable, kind: Kind) -> None:
-    run, network, splits = saved(tmp_path / "run", kind, table)
-    loaded_run, loaded = load_run(tmp_path / "run", kind)
+@pytest.mark.parametrize(
+    ("role", "config"), [("teacher", RECURRENT), ("teacher", EnsembleConfig((RECURRENT, DENSE))), ("student", DENSE)]
+)
+def test_a_run_is_loaded_as_it_was_saved(tmp_path: Path, table: SongTable, role: Role, config: Config) -> None:
+    run, network, splits = saved(tmp_path / "run", role, table, config)
+    loaded_run, loaded = load_run(tmp_path / "run", role)
     assert loaded_run == run
     assert not loaded.training
     for name, tensor in network.state_dict().items():
@@ -71,9 +73,11 @@ def test_a_run_says_what_it_was_made_from(tmp_path: Path, table: SongTable) -> N
 
 
 def test_held_out_logits_are_loaded_as_they_were_saved(tmp_path: Path) -> None:
-    logits = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
-    save_held_out(tmp_path, logits)
-    np.testing.assert_array_equal(load_held_out(tmp_path), logits)
+    logits, unlabelled = np.split(np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32), [7])
+    save_held_out(tmp_path, HeldOut(logits, unlabelled))
+    found = load_held_out(tmp_path)
+    np.testing.assert_array_equal(found.logits, logits)
+    np.testing.assert_array_equal(found.unlabelled, unlabelled)
 
 
 def test_a_run_of_the_other_kind_is_refused(tmp_path: Path, table: SongTable) -> None:
@@ -92,7 +96,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         load_run(tmp_path, "teacher")
 
 
-@pytest.mark.parametrize("record", ["", "{", "[]", '{"kind": "teacher"}'])
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"role": "teacher"}'])
 def test_a_record_that_is_no_record_is_refused(tmp_path: Path, record: str) -> None:
     (tmp_path / "run.json").write_text(record)
     with pytest.raises(RunError, match=r"run\.json: not the record of a run"):
@@ -116,7 +120,7 @@ def test_missing_weights_are_named(tmp_path: Path, table: SongTable) -> None:
         load_run(tmp_path / "run", "student")
 
 
-@pytest.mark.parametrize("change", [{"state": 5}, {"state": 0}, {"neurons": 4}])
+@pytest.mark.parametrize("change", [{"state": 5}, {"bptt_steps": 8, "cell": "lstm"}])
 def test_weights_that_do_not_fit_the_record_are_refused(
     tmp_path: Path, table: SongTable, change: dict[str, int]
 ) -> None:
@@ -126,6 +130,25 @@ def test_weights_that_do_not_fit_the_record_are_refused(
     (tmp_path / "run/run.json").write_text(json.dumps(record))
     with pytest.raises(RunError, match=r"the weights cannot be read or do not fit run\.json"):
         load_run(tmp_path / "run", "teacher")
+
+
+@pytest.mark.parametrize("change", [{"state": 0}, {"state": "many"}, {"shape": "round"}])
+def test_a_record_of_a_network_that_cannot_be_is_refused(
+    tmp_path: Path, table: SongTable, change: dict[str, int]
+) -> None:
+    saved(tmp_path / "run", "teacher", table)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    record["network"] |= change
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match=r"run\.json: not the record of a run"):
+        load_run(tmp_path / "run", "teacher")
+
+
+def test_songs_without_a_label_by_artists_that_are_measured_on_are_left_out(tmp_path: Path) -> None:
+    labels, groups = ["a", "b", None, None, None, "a"], ["x", "y", "x", "y", None, "z"]
+    table = save(tmp_path / "songs.arrow", random_batch([120] * 6, labels, groups))
+    splits = Splits(*(np.array(rows, dtype=np.int64) for rows in ([0], [1], [], [5])))
+    assert unlabelled_rows(table, splits).tolist() == [2, 4]
 
 
 def test_a_table_of_other_songs_is_refused(tmp_path: Path, table: SongTable) -> None:
@@ -152,7 +175,7 @@ def test_missing_held_out_logits_say_how_to_make_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.9])
 def test_held_out_logits_cut_short_are_refused(tmp_path: Path, share: float) -> None:
-    save_held_out(tmp_path, np.zeros((10, 4), dtype=np.float32))
+    save_held_out(tmp_path, HeldOut(np.zeros((10, 4), np.float32), np.zeros((0, 4), np.float32)))
     file = tmp_path / "held_out.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training.standardise import Standardise
 
 from tests.random_songs import random_batch, save
+from training.networks.standardise import Standardise
 
 
 def test_mean_and_deviation_are_those_of_all_segments_of_the_training_songs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.standardise.ROWS_AT_A_TIME", 2)
+    monkeypatch.setattr("training.networks.standardise.ROWS_AT_A_TIME", 2)
     batch = random_batch([120, 300, 7, 120, 55])
     batch.segments[:, 5] += 300  # Far from zero, as loudness and the first timbre are.
     rows = np.array([0, 1, 2, 4])

@@ -7,11 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
-from training.standardise import Standardise
-from training.student import StudentConfig
-from training.teacher import TeacherConfig
 
 from data.errors import ConfigError, RunError
 from data.metrics import accuracy, agreement
@@ -19,15 +14,16 @@ from data.splits import Shares, deal
 from data.synth import synth
 from data.table import SongTable
 from training import train_student, train_teacher
-from training.loop import LoopConfig, fit, predict
-from training.networks import build
+from training.loop import LoopConfig, predict
+from training.networks.dense import DenseConfig
+from training.networks.recurrent import RecurrentConfig
 from training.runs import load_held_out, load_run, load_splits
 from training.train_student import TrainedStudent
-from training.train_teacher import TrainedTeacher
+from training.train_teacher import TrainedTeacher, fit_to_labels
 
 FOLDS = 2
-TEACHER, LOOP = TeacherConfig(state=6, bptt_steps=60), LoopConfig(epochs=2, batch_songs=32, seed=5)
-STUDENT, STUDENT_LOOP = StudentConfig(look="pooled", hidden=12), LoopConfig(epochs=3, batch_songs=32)
+TEACHER, LOOP = RecurrentConfig(state=6, bptt_steps=60), LoopConfig(epochs=2, batch_songs=32, seed=5)
+STUDENT, STUDENT_LOOP = DenseConfig(look="pooled", hidden=(12,)), LoopConfig(epochs=3, batch_songs=32)
 SHARES = Shares(validation=0.1, calibration=0.2, test=0.1)
 
 
@@ -45,7 +41,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
     synth(folder / "songs.arrow", songs=160, classes=3)
     songs = folder / "songs.arrow"
-    teacher = train_teacher.train_teacher(songs, folder / "teacher", FOLDS, TEACHER, LOOP, SHARES)
+    teacher = train_teacher.train_teacher(
+        songs, folder / "teacher", folds=FOLDS, network=TEACHER, loop=LOOP, shares=SHARES
+    )
     student = train_student.train_student(songs, folder / "teacher", folder / "student", STUDENT, STUDENT_LOOP)
     return Trained(songs, teacher, student)
 
@@ -55,7 +53,8 @@ def test_the_runs_are_complete_and_nothing_else_is_left(trained: Trained) -> Non
     assert {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} == {
         "songs.arrow",
         *(f"teacher/{name}" for name in ("run.json", "splits.json", "model.safetensors", "held_out.safetensors")),
-        *(f"student/{name}" for name in ("run.json", "splits.json", "model.safetensors")),
+        *(f"teacher/metrics/{name}.jsonl" for name in ("teacher", "fold-1", "fold-2")),
+        *(f"student/{name}" for name in ("run.json", "splits.json", "model.safetensors", "metrics/student.jsonl")),
         *(f"student/teacher/{name}" for name in ("run.json", "model.safetensors")),
     }
 
@@ -74,22 +73,11 @@ def test_the_splits_are_a_partition_that_teacher_and_student_share(trained: Trai
 def test_held_out_logits_are_those_of_a_teacher_that_never_saw_the_songs(trained: Trained, fold: int) -> None:
     table = SongTable(trained.songs)
     train = load_splits(trained.teacher.out, load_run(trained.teacher.out, "teacher")[0], table).train
-    unseen = deal(table, train, FOLDS, LOOP.seed) == fold
+    unseen = deal(table, train, FOLDS, 0) == fold
     loop = dataclasses.replace(LOOP, seed=LOOP.seed + 1 + fold)
-    torch.manual_seed(loop.seed)
-    network = build(TEACHER, 3, Standardise.of(table, train[~unseen]))
-    fit(
-        network,
-        table,
-        rows=train[~unseen],
-        targets=torch.from_numpy(table.labels[train[~unseen]]),
-        loss=functional.cross_entropy,
-        validation_rows=train[unseen],
-        config=loop,
-        name="the same fold again",
-    )
+    network, _ = fit_to_labels(table, train[~unseen], train[unseen], TEACHER, loop, "the same fold again")
     np.testing.assert_array_equal(
-        load_held_out(trained.teacher.out)[unseen], predict(network, table, train[unseen], windows=1)
+        load_held_out(trained.teacher.out).logits[unseen], predict(network, table, train[unseen], windows=1)
     )
 
 
@@ -97,12 +85,12 @@ def test_the_figures_of_the_teacher_are_those_of_its_files(trained: Trained) -> 
     table, out = SongTable(trained.songs), trained.teacher.out
     run, network = load_run(out, "teacher")
     splits = load_splits(out, run, table)
-    held_out_accuracy = accuracy(load_held_out(out), table.labels[splits.train])
+    held_out_accuracy = accuracy(load_held_out(out).logits, table.labels[splits.train])
     assert trained.teacher.held_out_accuracy == run.held_out_accuracy == held_out_accuracy
     validation_accuracy = accuracy(
         predict(network, table, splits.validation, windows=1), table.labels[splits.validation]
     )
-    assert trained.teacher.validation_accuracy == run.best.validation_accuracy == validation_accuracy
+    assert trained.teacher.validation_accuracy == run.validation_accuracy == validation_accuracy
 
 
 def test_the_figures_of_the_student_are_those_of_its_files(trained: Trained) -> None:
@@ -136,7 +124,10 @@ def test_without_folds_there_is_nothing_to_distil(
 ) -> None:
     songs, teacher, student = str(trained.songs), str(tmp_path / "teacher"), str(tmp_path / "student")
     small = ["--epochs", "1", "--batch-songs", "64"]
-    assert train_teacher.main([songs, "--out", teacher, "--folds", "0", "--state", "2", *small, "--json"]) == 0
+    assert (
+        train_teacher.main([songs, "--out", teacher, "--folds", "0", *small, "recurrent", "--state", "2", "--json"])
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["held_out_accuracy"] is None
     assert train_student.main([songs, "--teacher", teacher, "--out", student, *small]) == 1
     assert "expected held-out logits of fold teachers, found none. Train the teacher with" in capsys.readouterr().err

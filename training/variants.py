@@ -1,0 +1,100 @@
+"""The variants that were tried on the real songs, by name; `training.real_songs` trains them."""
+
+from dataclasses import dataclass, replace
+
+from training.augmentation import AugmentationConfig
+from training.loop import LoopConfig
+from training.losses import DistillationConfig, LabelConfig
+from training.networks.build import SingleConfig
+from training.networks.convolutional import ConvolutionalConfig
+from training.networks.dense import DenseConfig
+from training.networks.recurrent import RecurrentConfig
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that learns from labels."""
+
+    about: str
+    network: SingleConfig
+    loop: LoopConfig
+    labels: LabelConfig = LabelConfig()
+    all_labelled: bool = False  # Learn from the labelled songs outside the balanced set too.
+    pretrain_epochs: int = 0  # Epochs of learning to predict the next segment of all songs first.
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Variants that answer as one."""
+
+    about: str
+    members: tuple[str, ...]
+    seeds: tuple[int, ...] = (0,)  # Added to the seed of each member.
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A student that learns from what a variant says of songs it never saw."""
+
+    about: str
+    teacher: str
+    network: DenseConfig
+    loop: LoopConfig
+    loss: DistillationConfig = DistillationConfig()
+    unlabelled: bool = False  # Learn from songs without a label, and outside the balanced set, too.
+
+
+Variant = Trained | Joined | Distilled
+
+NOISE = AugmentationConfig(noise=0.2)
+DENSE = LoopConfig(epochs=60, batch_songs=64, learning_rate=2e-3, weight_decay=5e-2, augmentation=NOISE)
+CONVOLUTIONAL = LoopConfig(epochs=40, batch_songs=64, learning_rate=2e-3, weight_decay=5e-2, augmentation=NOISE)
+RECURRENT = LoopConfig(epochs=30, batch_songs=64, learning_rate=1e-3, weight_decay=2e-2, augmentation=NOISE)
+
+FLAT = DenseConfig(look="flat", hidden=(828,), input_dropout=0.5, hidden_dropout=0.5)
+POOLED = DenseConfig()
+BN_RNN = RecurrentConfig(dropout=0.3)
+SMALL = RecurrentConfig(state=128, bptt_steps=24, readout="pooled", dropout=0.3)
+HYBRID = replace(SMALL, convolution=64, summary=True, hidden=(256,), dropout=0.5)
+
+VARIANTS: dict[str, Variant] = {
+    "flat": Trained("flat student shape, from labels", FLAT, DENSE),
+    "pooled": Trained("pooled student shape, from labels", POOLED, DENSE),
+    "mlp": Trained(
+        "the study's baseline, 500-500-25",
+        DenseConfig(look="flat", hidden=(500, 500, 25), input_dropout=0.3, hidden_dropout=0.163),
+        DENSE,
+    ),
+    "conv-1": Trained("one convolution in time", ConvolutionalConfig(summary=False, hidden=()), CONVOLUTIONAL),
+    "conv-2": Trained(
+        "two convolutions in time", ConvolutionalConfig(channels=(128, 128), summary=False, hidden=()), CONVOLUTIONAL
+    ),
+    "conv-summary": Trained("one convolution with summary statistics", ConvolutionalConfig(), CONVOLUTIONAL),
+    "bn-rnn": Trained("BN-RNN 341, last state, 8 steps: the study's", BN_RNN, RECURRENT),
+    "rnn": Trained("the same without BN", replace(BN_RNN, norm="none"), RECURRENT),
+    "ln-rnn": Trained("the same with layer norm", replace(BN_RNN, norm="layer"), RECURRENT),
+    "bn-rnn-pooled": Trained("BN-RNN 128, readout of all states, 24 steps", SMALL, RECURRENT),
+    "bn-gru-pooled": Trained("BN-GRU 128, readout of all states, 24 steps", replace(SMALL, cell="gru"), RECURRENT),
+    "bn-lstm-pooled": Trained("BN-LSTM 128, readout of all states, 24 steps", replace(SMALL, cell="lstm"), RECURRENT),
+    "conv-bn-rnn": Trained("convolution, then BN-RNN 128", replace(SMALL, convolution=64), RECURRENT),
+    "hybrid": Trained("convolution, BN-RNN 128, summary statistics beside the states", HYBRID, RECURRENT),
+    "pooled-plain": Trained("pooled, no noise", POOLED, replace(DENSE, augmentation=AugmentationConfig())),
+    "pooled-transposed": Trained(
+        "pooled, chroma transposed", POOLED, replace(DENSE, augmentation=AugmentationConfig(0.2, transpose=True))
+    ),
+    "pooled-smoothed": Trained("pooled, labels smoothed by 0.1", POOLED, DENSE, LabelConfig(label_smoothing=0.1)),
+    "pooled-all": Trained("pooled, all labelled songs", POOLED, DENSE, all_labelled=True),
+    "pooled-all-weighted": Trained(
+        "pooled, all labelled songs, classes weighted",
+        POOLED,
+        DENSE,
+        LabelConfig(class_weighting=1.0),
+        all_labelled=True,
+    ),
+    "bn-rnn-pretrained": Trained(
+        "BN-RNN 128, all states, taught to predict the next segment first", SMALL, RECURRENT, pretrain_epochs=10
+    ),
+    "three-pooled": Joined("three pooled", ("pooled",), (0, 100, 200)),
+    "three-hybrids": Joined("three hybrids", ("hybrid",), (0, 100, 200)),
+    "mixed": Joined("pooled, convolution with summary, hybrid", ("pooled", "conv-summary", "hybrid")),
+}
