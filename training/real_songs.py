@@ -13,7 +13,6 @@ Examples:
     python -m training.real_songs --list
 """
 
-import json
 import logging
 import os
 import sys
@@ -30,7 +29,7 @@ from data.errors import ConfigError
 from data.metrics import accuracy, log_softmax
 from data.song import N_FEATURES, Floats, Ints
 from data.table import NO_LABEL, SongBatch, SongTable, write_table
-from training.loop import LoopConfig, fit, predict
+from training.loop import fit, predict
 from training.losses import DistillationLoss, LabelLoss, Loss, Targets
 from training.networks.build import build
 from training.networks.network import Network
@@ -133,7 +132,8 @@ class Study:
 
     def by_song(self, name: str, seeds: int) -> Floats:
         """Return the share of seeds that were right about each balanced song through nine windows, (n,)."""
-        return np.mean([self._right(name, seed, True) for seed in range(seeds)], axis=0, dtype=np.float32)
+        share: Floats = np.stack([self._right(name, seed, True) for seed in range(seeds)]).mean(axis=0, dtype=np.float32)
+        return share
 
     def _right(self, name: str, seed: int, nine: bool) -> Ints:
         """Return for each balanced song whether the variant that never saw its fold is right about it."""
