@@ -13,12 +13,13 @@ from typing import Any
 
 from tabulate import tabulate
 
+from data.block import write_block
 from data.command import run
 from data.errors import ConfigError
 
 README = Path("README.md")
 RESULTS = Path("docs/results")
-BEGIN, END = "<!-- figures: written by `make figures` from docs/results/, do not edit -->\n", "<!-- end of figures -->"
+COMMAND = "make figures"
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,7 @@ class Figures:
 
 def figures() -> Figures:
     """Write the figures of README.md."""
-    text = README.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ConfigError(f"{README}: expected one block of figures between its two comments")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    README.write_text(before + BEGIN + figures_text(RESULTS) + END + after)
+    write_block(README, COMMAND, figures_text(RESULTS))
     return Figures(README)
 
 
@@ -55,10 +51,10 @@ def figures_text(results: Path) -> str:
     headers = ["", "accuracy", *(f"songs/s, {batch} at a time" for batch in batches)]
     made = speed["provenance"]
     return (
-        f"\n{tabulate(rows, headers, tablefmt='github', disable_numparse=True)}\n\n"
+        f"{tabulate(rows, headers, tablefmt='github', disable_numparse=True)}\n\n"
         f"Measured on {found['songs']:,} unseen synthetic songs; "
         f"{found['fallback_rate']:.0%} of them went on to the teacher.\n"
-        f"{made['time'][:10]}, commit {made['commit']}, {made['machine']}.\n\n"
+        f"{made['time'][:10]}, commit {made['commit']}, {made['machine']}."
     )
 
 

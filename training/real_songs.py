@@ -5,12 +5,12 @@ is held out once, the networks learn from the balanced songs of the other three,
 used: all epochs are trained and the last one is kept. Students learn the logits of teachers that saw neither the song
 nor the fold held out. A song is looked at through its central window, and through nine.
 
-Logits are kept under --workspace, so that a variant is trained once; figures go to --results, a line a variant, and
-into --page.
+Logits are kept under --workspace, so that a variant is trained once. Figures are added to --results and written into
+--page.
 
 Examples:
     python -m training.real_songs pooled bn-rnn --seeds 3
-    python -m training.real_songs --list
+    python -m training.real_songs flat-distilled --against flat --seeds 3
 """
 
 import logging
@@ -22,11 +22,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
+from scipy.stats import ttest_1samp
+from tabulate import tabulate
 from tyro.conf import Positional
 
-from data.command import run
+from data.atomic import atomic_file
+from data.block import write_block
+from data.command import run, to_json
 from data.errors import ConfigError
 from data.metrics import accuracy, log_softmax
+from data.provenance import Provenance, provenance
 from data.song import N_FEATURES, Floats, Ints
 from data.table import NO_LABEL, SongBatch, SongTable, write_table
 from training.loop import fit, predict
@@ -41,6 +47,7 @@ log = logging.getLogger(__name__)
 
 FOLDS = 4
 WINDOWS = 9
+COMMAND = "python -m training.real_songs"
 SONGS_FILE, WHOLE_SONGS_FILE = "msd_songs.npz", "msd_songs_full_length.npz"
 
 
@@ -130,9 +137,17 @@ class Study:
             float(right[:, 1].mean(axis=1).std(ddof=1)) if seeds > 1 else None,
         )
 
-    def by_song(self, name: str, seeds: int) -> Floats:
+    def compare(self, name: str, other: str, seeds: int) -> "Comparison":
+        """Return how far a variant is ahead of another one, song by song."""
+        ahead = self._by_song(name, seeds) - self._by_song(other, seeds)
+        p_value = float(ttest_1samp(ahead, 0).pvalue) if ahead.any() else 1.0
+        return Comparison(name, other, seeds, 100 * float(ahead.mean()), p_value)
+
+    def _by_song(self, name: str, seeds: int) -> Floats:
         """Return the share of seeds that were right about each balanced song through nine windows, (n,)."""
-        share: Floats = np.stack([self._right(name, seed, True) for seed in range(seeds)]).mean(axis=0, dtype=np.float32)
+        share: Floats = np.stack([self._right(name, seed, True) for seed in range(seeds)]).mean(
+            axis=0, dtype=np.float32
+        )
         return share
 
     def _right(self, name: str, seed: int, nine: bool) -> Ints:
@@ -211,37 +226,84 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Two variants on the same songs."""
+
+    variant: str
+    other: str
+    seeds: int
+    points: float  # By which the first is ahead.
+    p_value: float  # Of a paired t-test over songs, two-sided; a song counts the share of seeds that are right.
+
+
+@dataclass(frozen=True)
 class Found:
-    """What the study found."""
+    """What the study has found so far."""
 
     figures: tuple[Figures, ...]
+    comparisons: tuple[Comparison, ...]
+    songs: int
+    provenance: Provenance
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"{one.variant:<24} {one.central_accuracy:.3f}  {one.accuracy:.3f} +- {one.standard_error:.3f}  {one.about}"
-            for one in self.figures
-        )
+        rows = [
+            (
+                f"`{one.variant}`", one.about, one.seeds, f"{one.central_accuracy:.3f}",
+                f"{one.accuracy:.3f} ± {one.standard_error:.3f}",
+                "" if one.deviation_of_seeds is None else f"{one.deviation_of_seeds:.3f}",
+            )
+            for one in sorted(self.figures, key=lambda one: one.accuracy)
+        ]  # fmt: skip
+        headers = ("variant", "what it is", "seeds", "central window", "nine windows", "from seed to seed")
+        compared = [
+            f"- `{one.variant}` is {abs(one.points):.1f} points {'ahead of' if one.points >= 0 else 'behind'} "
+            f"`{one.other}` (p = {one.p_value:.2g}, {one.seeds} seeds)"
+            for one in self.comparisons
+        ]
+        return "\n".join([tabulate(rows, headers, tablefmt="github", disable_numparse=True), "", *compared])
 
 
 def real_songs(
-    variants: Positional[tuple[str, ...]],
+    variants: Positional[tuple[str, ...]] = (),
     seeds: int = 1,
+    against: str | None = None,
     workspace: Path = Path("artifacts/real_songs"),
+    results: Path = Path("docs/results/real_songs.json"),
+    page: Path = Path("docs/real-songs.md"),
 ) -> Found:
     """Train variants on the real songs and tell how they fare.
 
     Args:
         variants: Names from `training/variants.py`.
         seeds: Seeds of each.
+        against: A variant to compare them with, song by song.
         workspace: Folder for what the networks say.
+        results: The JSON file that gathers the figures.
+        page: The page whose table is written.
     """
-    unknown = [name for name in variants if name not in VARIANTS]
+    unknown = [name for name in (*variants, *([against] if against else [])) if name not in VARIANTS]
     if unknown:
         raise ConfigError(f"expected variants among {', '.join(VARIANTS)}; found {', '.join(unknown)}")
     if "SEGUE_SONGS" not in os.environ:
         raise ConfigError("expected the environment variable SEGUE_SONGS to name the folder of the real songs")
     study = Study(open_songs(Path(os.environ["SEGUE_SONGS"]), workspace), workspace)
-    return Found(tuple(study.figures(name, seeds) for name in variants))
+    figures = [study.figures(name, seeds) for name in variants]
+    comparisons = [study.compare(name, against, seeds) for name in variants] if against else []
+    found = _gather(results, Found(tuple(figures), tuple(comparisons), len(study.songs.balanced), provenance()))
+    with atomic_file(results) as draft:
+        draft.write_text(to_json(found) + "\n")
+    write_block(page, COMMAND, str(found))
+    return found
+
+
+def _gather(results: Path, new: Found) -> Found:
+    """Return what was found before and what is new; the new figures take the place of older ones."""
+    if not results.is_file():
+        return new
+    old = TypeAdapter(Found).validate_json(results.read_bytes())
+    figures = {one.variant: one for one in (*old.figures, *new.figures)}
+    comparisons = {(one.variant, one.other): one for one in (*old.comparisons, *new.comparisons)}
+    return replace(new, figures=tuple(figures.values()), comparisons=tuple(comparisons.values()))
 
 
 def _mean(logits: Sequence[Floats]) -> Floats:
