@@ -11,7 +11,7 @@ END = "<!-- end -->\n"
 def write_block(page: Path, command: str, text: str) -> None:
     """Write `text` into the block of `page` that belongs to `command`.
 
-    The block begins after the comment `<!-- written by COMMAND, do not edit -->` and ends before `<!-- end -->`, each on
+    The block begins after the comment `<!-- written by COMMAND, do not edit -->`, ends before `<!-- end -->`, each on
     a line of its own. A page without it, or with two, is a `ConfigError`.
     """
     begin = f"<!-- written by `{command}`, do not edit -->\n"
