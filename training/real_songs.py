@@ -132,7 +132,9 @@ class Study:
 
     def by_song(self, name: str, seeds: int) -> Floats:
         """Return the share of seeds that were right about each balanced song through nine windows, (n,)."""
-        share: Floats = np.stack([self._right(name, seed, True) for seed in range(seeds)]).mean(axis=0, dtype=np.float32)
+        share: Floats = np.stack([self._right(name, seed, True) for seed in range(seeds)]).mean(
+            axis=0, dtype=np.float32
+        )
         return share
 
     def _right(self, name: str, seed: int, nine: bool) -> Ints:
