@@ -22,6 +22,7 @@ from tyro.conf import Positional
 
 from data.atomic import atomic_folder
 from data.command import run as run_verb
+from data.command import to_json
 from data.errors import ConfigError, RunError
 from data.metrics import accuracy
 from data.provenance import provenance
@@ -29,7 +30,7 @@ from data.song import FEATURE_NAMES, stack_windows
 from data.splits import Splits
 from data.table import SongTable
 from export.calibration import CalibrationConfig, choose_threshold, fit_temperature
-from export.graph import graph_of
+from export.graphs.build import graph_of
 from export.parity import check_parity
 from export.picture import draw_tradeoff
 from serving.bundle import (
@@ -48,7 +49,7 @@ from serving.evaluate import opinion_of
 from serving.runtime import OnnxModel
 from serving.timing import us_per_window
 from serving.tradeoff import evaluation, tradeoff
-from training.networks import Network
+from training.networks.network import Network
 from training.runs import Run, load_run, load_splits
 
 PARITY_SONGS = 1000
@@ -167,16 +168,16 @@ def export(
 
 def _write(folder: Path, run: Run, network: Network, windows: int, songs: SongTable, splits: Splits) -> _Written:
     """Write the ONNX file of one model, check it against the network, and calibrate and time it."""
-    file = folder / f"{run.kind}.onnx"
+    file = folder / f"{run.role}.onnx"
     onnx.save(graph_of(network, run.classes), file)
     model = OnnxModel(file, provider="cpu")
     sample = stack_windows(songs.songs(splits.calibration[:PARITY_SONGS]))[0]
-    parity = check_parity(run.kind, network, model, sample)
-    raw = opinion_of(Voice(model, windows=windows, temperature=1.0), songs, splits.calibration, run.kind)
+    parity = check_parity(run.role, network, model, sample)
+    raw = opinion_of(Voice(model, windows=windows, temperature=1.0), songs, splits.calibration, run.role)
     temperature = fit_temperature(raw.logits, songs.labels[splits.calibration])
     entry = ModelEntry(
         file=file.name,
-        network=run.network,
+        network=json.loads(to_json(run.network)),
         windows=windows,
         temperature=temperature,
         us_per_window=us_per_window(model, sample),

@@ -6,7 +6,7 @@ import torch
 from data.errors import SegueError
 from data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, WINDOW, Floats
 from serving.cascade import Model
-from training.networks import Network
+from training.networks.network import Network
 
 TOLERANCE = 1e-4  # Of a logit, absolute.
 BATCHES = (1, 7, 256)

@@ -70,7 +70,7 @@ def test_the_manifest_says_what_was_exported(bundle: Path, student_run: Path) ->
     assert manifest["classes"] == list(CLASSES)
     assert (manifest["units"], manifest["features"]) == ("raw", list(FEATURE_NAMES))
     assert (manifest["student"]["windows"], manifest["teacher"]["windows"]) == (1, 3)
-    assert (manifest["student"]["network"]["hidden"], manifest["teacher"]["network"]["state"]) == (32, 16)
+    assert (manifest["student"]["network"]["hidden"], manifest["teacher"]["network"]["state"]) == ([32], 16)
     assert max(manifest["student"]["parity"], manifest["teacher"]["parity"]) < 1e-4
     assert manifest["songs_sha256"] == songs_sha256
     assert manifest["split_songs"] == {"train": 360, "validation": 60, "calibration": 120, "test": 60}
@@ -165,7 +165,7 @@ def cut_weights(run: Path) -> None:
 
 
 def other_shape(run: Path) -> None:
-    edit(run / "run.json", lambda record: record.update(network={**record["network"], "hidden": 31}))
+    edit(run / "run.json", lambda record: record.update(network={**record["network"], "hidden": [31]}))
 
 
 def a_teacher(run: Path) -> None:

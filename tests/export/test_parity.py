@@ -10,10 +10,11 @@ from onnx import numpy_helper
 
 from data.song import CHROMA, LOUDNESS, Floats, check_segments
 from export.export import export
-from export.graph import graph_of
+from export.graphs.build import graph_of
 from export.parity import ParityError, check_parity, edge_windows, network_logits
 from tests.random_songs import random_segments
-from training.networks import Network
+from training.networks.dense import DenseNetwork
+from training.networks.network import Network
 from training.runs import load_run
 
 Change = Callable[[Floats, Floats], Floats]  # Of windows and their logits.
@@ -94,21 +95,22 @@ def test_edge_songs_are_legal() -> None:
     assert edge_windows()[:, :, CHROMA].max() == 1
 
 
-@pytest.mark.parametrize("kind", ["student", "teacher"])
+@pytest.mark.parametrize("role", ["student", "teacher"])
 @pytest.mark.parametrize("value", [0.5, np.nan])
 def test_a_damaged_weight_is_refused_and_nothing_is_written(
-    student_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, value: float
+    student_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str, value: float
 ) -> None:
     def damaged_graph_of(network: Network, classes: tuple[str, ...]) -> onnx.ModelProto:
         model = graph_of(network, classes)
-        if kind in model.graph.name:
-            weights = next(one for one in model.graph.initializer if one.name == "readout_weight")
+        if isinstance(network, DenseNetwork) == (role == "student"):
+            readout = [node for node in model.graph.node if node.op_type == "Gemm"][-1].input[1]
+            weights = next(one for one in model.graph.initializer if one.name == readout)
             values = numpy_helper.to_array(weights).copy()
             values[0, 0] += value
             weights.CopyFrom(numpy_helper.from_array(values, weights.name))
         return model
 
     monkeypatch.setattr("export.export.graph_of", damaged_graph_of)
-    with pytest.raises(ParityError, match=f"{kind}: expected logits within 0.0001 of the trained network's"):
+    with pytest.raises(ParityError, match=f"{role}: expected logits within 0.0001 of the trained network's"):
         export(student_run, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
