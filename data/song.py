@@ -14,6 +14,7 @@ from data.errors import SongError
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Songs = Sequence[Floats] | Floats  # Each (T, 25); an array where all have 120 segments: (n_songs, 120, 25).
 Units = Literal["raw", "standardised"]
 
 TIMBRE = slice(0, 12)
@@ -37,6 +38,52 @@ def check_segments(segments: Any, song_id: str, units: Units = "raw") -> Floats:
     The one validation of songs: shape, type, finiteness, and, for raw units, the ranges of chroma and loudness.
     Anything numpy can turn into a numeric array is welcome; text, booleans, nulls and ragged lists are not.
     """
+    values = _numbers(segments, song_id)
+    fault = first_fault(values, units)
+    if fault is not None:
+        row, reason = fault
+        raise SongError(f"song {song_id!r}, segment {row}: {reason}")
+    return values
+
+
+def check_songs(
+    songs: Sequence[Any] | Floats, song_ids: Sequence[str], units: Units = "raw"
+) -> tuple[Songs, dict[int, SongError]]:
+    """Check many songs as `check_segments` checks one, the values of all at once.
+
+    Args:
+        songs: the segments of each song; an array (n, 120, 25) of float32 is not copied.
+        song_ids: their ids.
+        units: what the values are in.
+
+    Returns:
+        The sound songs in their order, and the error of every other one by its place.
+    """
+    errors: dict[int, SongError] = {}
+    if isinstance(songs, np.ndarray):
+        if first_fault(songs.reshape(-1, N_FEATURES), units) is None:
+            return songs, errors
+    else:
+        shaped: list[Any] = []
+        for place, (song, song_id) in enumerate(zip(songs, song_ids, strict=True)):
+            try:
+                shaped.append(_numbers(song, song_id))
+            except SongError as error:
+                errors[place] = error
+        if not shaped or first_fault(np.concatenate(shaped), units) is None:
+            return shaped, errors
+    sound: list[Floats] = []
+    for place, (song, song_id) in enumerate(zip(songs, song_ids, strict=True)):
+        if place not in errors:
+            try:
+                sound.append(check_segments(song, song_id, units))
+            except SongError as error:
+                errors[place] = error
+    return sound, errors
+
+
+def _numbers(segments: Any, song_id: str) -> Floats:
+    """Return `segments` as float32 (T, 25), whatever their values, or raise a `SongError`."""
     what = f"song {song_id!r}"
     try:
         given = np.asarray(segments)
@@ -54,10 +101,6 @@ def check_segments(segments: Any, song_id: str, units: Units = "raw") -> Floats:
         )
     with np.errstate(over="ignore"):
         values: Floats = given.astype(np.float32, copy=False)
-    fault = first_fault(values, units)
-    if fault is not None:
-        row, reason = fault
-        raise SongError(f"{what}, segment {row}: {reason}")
     return values
 
 
@@ -110,9 +153,11 @@ def random_window(segments: Floats, rng: np.random.Generator) -> Floats:
     return window
 
 
-def stack_windows(songs: Sequence[Floats], k: int = 1) -> tuple[Floats, Ints]:
+def stack_windows(songs: Songs, k: int = 1) -> tuple[Floats, Ints]:
     """Return the windows of all `songs`, (n_windows, 120, 25), and how many each song has, (n_songs,)."""
-    if k == 1 and all(len(song) == WINDOW for song in songs):
+    if isinstance(songs, np.ndarray) and songs.shape[1] == WINDOW:
+        return songs, np.ones(len(songs), dtype=np.int64)
+    if all(len(song) == WINDOW for song in songs):  # Whatever k is, such a song has one window.
         return np.stack(songs), np.ones(len(songs), dtype=np.int64)
     parts = [windows(song, k) for song in songs]
     return np.concatenate(parts), np.array([len(part) for part in parts], dtype=np.int64)

@@ -1,0 +1,163 @@
+"""What every request passes first: its id, its limits, its caller's token; and what every answer gets: headers, a count, a log.
+
+Requests under /v1 go on to the data path, the others to BentoML: probes, metrics, documentation. Nothing else has a path.
+"""
+
+import contextlib
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.app import refused
+from serving.monitoring import Monitoring
+from serving.refusal import Refusal, unavailable
+from serving.settings import Settings
+from serving.tokens import Tokens
+
+DATA_PATHS = ("/v1/classify", "/v1/model", "/v1/tradeoff", "/v1/admin/reload")
+BENTOML_PATHS = ("/", "/docs.json", "/schema.json", "/livez", "/healthz", "/readyz", "/metrics")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    # BentoML's page of documentation calls a tracker; this keeps it to itself.
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'",
+}
+
+logger = logging.getLogger(__name__)
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+
+class Guard:
+    """The outermost ASGI app."""
+
+    def __init__(self, data: ASGIApp, bentoml: ASGIApp, bentoml_paths: tuple[str, ...]) -> None:
+        """Stand before the data path and before BentoML, whose paths are listed."""
+        self._data = data
+        self._bentoml = bentoml
+        self._bentoml_paths = frozenset(bentoml_paths)
+        self._in_flight = 0
+
+    def begin(self, settings: Settings, tokens: Tokens, monitoring: Monitoring) -> None:
+        """Take the settings, once BentoML has started the service."""
+        self._settings = settings
+        self._tokens = tokens
+        self._monitoring = monitoring
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return await self._bentoml(scope, receive, send)
+        started = time.perf_counter()
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "").encode()
+        own_id = given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id.set(own_id)
+        status = 0
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                answer = MutableHeaders(scope=message)
+                answer["x-request-id"] = own_id
+                for name, value in SECURITY_HEADERS.items():
+                    answer[name] = value
+            await send(message)
+
+        try:
+            with self._counted(scope):
+                app, receive_some = self._admit(scope, headers, receive)
+                await app(scope, receive_some, send_on)
+        except Refusal as refusal:
+            scope["segue.refusal"] = refusal.reason
+            await refused(refusal)(scope, receive, send_on)
+        except Exception:
+            logger.exception("internal error")
+            scope["segue.refusal"] = "internal error"
+            if not status:
+                message = "internal error; the log says more under this request's id"
+                await refused(Refusal(500, "internal error", message))(scope, receive, send_on)
+        self._record(scope, status, time.perf_counter() - started)
+
+    @contextlib.contextmanager
+    def _counted(self, scope: Scope) -> Iterator[None]:
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+    def _admit(self, scope: Scope, headers: Headers, receive: Receive) -> tuple[ASGIApp, Receive]:
+        """Return who answers a request, and how its body is read; a `Refusal` if nobody may."""
+        path: str = scope["path"]
+        if path in self._bentoml_paths:
+            return self._bentoml, receive
+        if path not in DATA_PATHS:
+            raise Refusal(404, "no such path", "there is nothing at this path; / lists what there is")
+        self._authorize(scope, path, headers.get("authorization", "").encode())
+        most, settings = self._settings.max_body_bytes, self._settings
+        if self._in_flight > settings.max_requests:
+            raise unavailable("too many requests", f"{settings.max_requests} requests are in flight already")
+        declared = headers.get("content-length", "")
+        if declared.isdecimal():
+            if int(declared) > most:
+                raise Refusal(413, "too large", f"body: expected at most {most} bytes, found {declared[:20]}")
+            return self._data, receive
+        return self._data, _at_most(most, receive)
+
+    def _authorize(self, scope: Scope, path: str, authorization: bytes) -> None:
+        scope["segue.caller"] = None
+        if path.startswith("/v1/admin/"):
+            if self._tokens.admin is None:
+                raise Refusal(403, "no token", "nobody may do this: the server has no token called admin")
+            if not self._tokens.is_admin(authorization):
+                raise Refusal(401, "no token", "expected the admin's bearer token", {"www-authenticate": "Bearer"})
+            scope["segue.caller"] = "admin"
+        elif self._tokens.callers:
+            caller = self._tokens.caller(authorization)
+            if caller is None:
+                raise Refusal(401, "no token", "expected a bearer token of this server", {"www-authenticate": "Bearer"})
+            scope["segue.caller"] = caller
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        path = scope["path"]
+        if path not in DATA_PATHS and path not in BENTOML_PATHS:
+            path = "other"
+        self._monitoring.requested(path, status, seconds)
+        reason = scope.get("segue.refusal")
+        if reason is not None:
+            self._monitoring.refused(reason)
+        if reason is not None or self._settings.log_requests:
+            facts: dict[str, Any] = {
+                "path": path,
+                "status": status,
+                "milliseconds": round(seconds * 1e3, 3),
+                "reason": reason,
+                "caller": scope.get("segue.caller"),
+            }
+            logger.info("request", extra={name: fact for name, fact in facts.items() if fact is not None})
+
+
+def _at_most(most: int, receive: Receive) -> Receive:
+    """Read a body of undeclared length, and refuse it where it grows past `most` bytes."""
+    found = 0
+
+    async def receive_some() -> Message:
+        nonlocal found
+        message = await receive()
+        found += len(message.get("body", b""))
+        if found > most:
+            raise Refusal(413, "too large", f"body: expected at most {most} bytes, found more")
+        return message
+
+    return receive_some
