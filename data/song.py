@@ -23,6 +23,15 @@ LOUDNESS = 24
 N_FEATURES = 25
 WINDOW = 120
 LOUDNESS_RANGE_DB = (-60.0, 0.0)
+_LARGEST = float(np.finfo(np.float32).max)
+_LOWEST: dict[Units, Floats] = {
+    "raw": np.array([-_LARGEST] * 12 + [0.0] * 12 + [LOUDNESS_RANGE_DB[0]], dtype=np.float32),
+    "standardised": np.full(N_FEATURES, -_LARGEST, dtype=np.float32),
+}
+_HIGHEST: dict[Units, Floats] = {
+    "raw": np.array([_LARGEST] * 12 + [1.0] * 12 + [LOUDNESS_RANGE_DB[1]], dtype=np.float32),
+    "standardised": np.full(N_FEATURES, _LARGEST, dtype=np.float32),
+}
 
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 FEATURE_NAMES = (
@@ -106,22 +115,15 @@ def _numbers(segments: Any, song_id: str) -> Floats:
 
 def first_fault(values: Floats, units: Units) -> tuple[int, str] | None:
     """Return the row of the first segment of (n, 25) that breaks the contract, and why; None when all are sound."""
-    finite = np.isfinite(values)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        return int(row), f"expected finite numbers, found {values[row, column]} in {FEATURE_NAMES[column]}"
-    if units == "standardised":
+    low, high = _LOWEST[units], _HIGHEST[units]
+    sound = (values >= low) & (values <= high)  # A NaN is neither, an infinity not both.
+    if sound.all():
         return None
-    low = np.zeros(N_FEATURES - 12, dtype=np.float32)
-    high = np.ones(N_FEATURES - 12, dtype=np.float32)
-    low[-1], high[-1] = LOUDNESS_RANGE_DB
-    bounded = values[:, 12:]
-    outside = (bounded < low) | (bounded > high)
-    if not outside.any():
-        return None
-    row, column = np.argwhere(outside)[0]
-    name = FEATURE_NAMES[12 + column]
-    found = bounded[row, column]
+    infinite = ~np.isfinite(values)
+    row, column = np.argwhere(infinite if infinite.any() else ~sound)[0]
+    found, name = values[row, column], FEATURE_NAMES[column]
+    if infinite.any():
+        return int(row), f"expected finite numbers, found {found} in {name}"
     return int(row), f"expected {name} between {low[column]:g} and {high[column]:g}, found {found:g}"
 
 
@@ -158,6 +160,6 @@ def stack_windows(songs: Songs, k: int = 1) -> tuple[Floats, Ints]:
     if isinstance(songs, np.ndarray) and songs.shape[1] == WINDOW:
         return songs, np.ones(len(songs), dtype=np.int64)
     if all(len(song) == WINDOW for song in songs):  # Whatever k is, such a song has one window.
-        return np.stack(songs), np.ones(len(songs), dtype=np.int64)
+        return np.stack(list(songs)), np.ones(len(songs), dtype=np.int64)
     parts = [windows(song, k) for song in songs]
     return np.concatenate(parts), np.array([len(part) for part in parts], dtype=np.int64)

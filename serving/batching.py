@@ -1,7 +1,7 @@
 """The micro-batcher: what queued while a model was busy is its next batch. There is no timer, so nothing waits in vain.
 
-Callers submit *groups*, each the songs of one request, and get a result of their own. A model runs in a thread of its own,
-so the event loop stays free.
+Callers submit *groups*, each the songs of one request, and get a result of their own. The model runs in a thread of its
+own, so the event loop stays free.
 """
 
 import asyncio
@@ -110,7 +110,8 @@ class MicroBatcher(Generic[Group, Result]):
             self._busy_since = waiting.since
             loop.call_soon(self._next)  # Not now: requests that were read in the same turn of the loop come along.
         try:
-            return await waiting.result
+            result: Result = await waiting.result
+            return result
         except asyncio.CancelledError:
             if waiting in self._queue:
                 self._queue.remove(waiting)

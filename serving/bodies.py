@@ -52,7 +52,9 @@ def read(body: bytes, content_type: str, units: Units, max_songs: int) -> SongsI
     kind = content_type.partition(";")[0].strip().lower()
     reader = READERS.get(kind)
     if reader is None:
-        raise Refusal(415, "unsupported type", f"content-type: expected one of {', '.join(READERS)}, found {kind!r:.80}")
+        raise Refusal(
+            415, "unsupported type", f"content-type: expected one of {', '.join(READERS)}, found {kind!r:.80}"
+        )
     return reader(body, units, max_songs)
 
 
@@ -145,7 +147,7 @@ def _read_raw(body: bytes, units: Units, max_songs: int) -> SongsIn:
         raise Refusal(
             422,
             "bad body",
-            f"body: expected songs of {WINDOW} x {N_FEATURES} float32, little-endian: a multiple of {SONG_BYTES} bytes; "
+            f"body: expected {WINDOW} x {N_FEATURES} little-endian float32 a song, {SONG_BYTES} bytes; "
             f"found {len(body)} bytes, which are {len(body) / SONG_BYTES:.3f} songs",
         )
     return _array_of_songs(np.frombuffer(body, dtype="<f4"), units, max_songs)
@@ -179,10 +181,14 @@ def _npy_header(body: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]
     file = io.BytesIO(body)
     try:
         version = np.lib.format.read_magic(file)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
+            version
+        ]
         shape, fortran, dtype = read_header(file)
     except (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError, struct.error):
-        raise Refusal(400, "malformed body", "body: expected an .npy file of version 1 or 2, found another header") from None
+        raise Refusal(
+            400, "malformed body", "body: expected an .npy file of version 1 or 2, found another header"
+        ) from None
     if any(not isinstance(size, int) or size < 0 for size in shape):
         raise Refusal(400, "malformed body", "body: expected an .npy shape of sizes from 0, found another")
     return shape, fortran, dtype, file.tell()
@@ -211,7 +217,9 @@ def _read_arrow(body: bytes, units: Units, max_songs: int) -> SongsIn:
     if ids.type not in (pa.string(), pa.large_string()) or ids.null_count:
         raise Refusal(422, "bad body", f"column song_id: expected strings, none null, found {ids.type!s:.80}")
     if not _is_nested_numbers(segments.type):
-        raise Refusal(422, "bad body", f"column segments: expected {SEGMENTS} or {FLAT_WINDOW}, found {segments.type!s:.80}")
+        raise Refusal(
+            422, "bad body", f"column segments: expected {SEGMENTS} or {FLAT_WINDOW}, found {segments.type!s:.80}"
+        )
     song_ids: list[str] = ids.to_pylist()
     sound, errors = check_songs([_arrow_song(song) for song in segments], song_ids, units)
     return SongsIn(song_ids, sound, errors)
@@ -232,7 +240,9 @@ def _arrow_table(body: bytes, max_songs: int) -> pa.Table:
             _counted(found, max_songs)
             return pa.Table.from_batches(batches, stream.schema)
     except (pa.ArrowException, OSError, ValueError, struct.error):
-        raise Refusal(400, "malformed body", "body: expected an Arrow IPC stream, found one that cannot be read") from None
+        raise Refusal(
+            400, "malformed body", "body: expected an Arrow IPC stream, found one that cannot be read"
+        ) from None
 
 
 def _refuse_compressed(body: bytes) -> None:

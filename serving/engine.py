@@ -1,7 +1,7 @@
 """The engine: one open bundle behind two queues, one for each model, which all requests in flight share.
 
-The answer for a song is `serving.cascade`'s, function by function; only the waiting is different. A model that fails leaves
-its songs without an opinion, and the cascade goes by what the other one says.
+The answer for a song is `serving.cascade`'s, function by function; only the waiting is different. A model that fails
+leaves its songs without an opinion, and the cascade goes by what the other one says.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from serving.batching import MicroBatcher, QueueFullError
 from serving.bundle import Bundle, load_bundle
 from serving.cascade import Answers, Bools, Opinion, Voice, falls_back, open_voice, route
 from serving.monitoring import ModelName, Monitoring
-from serving.refusal import Refusal, unavailable
+from serving.refusal import unavailable
 from serving.settings import Settings, Trouble
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,9 @@ class Asked:
                 parts.append(self._voice.opinion(some))
             except Exception:
                 parts.append(self.no_opinion(1) if len(some) == 1 else self._search(some))
-        return Opinion(*(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in parts), strict=True)))
+        return Opinion(
+            *(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in parts), strict=True))
+        )
 
     def no_opinion(self, n_songs: int) -> Opinion:
         """Return what a model that fails says of `n_songs` songs: not a number, from no window."""
@@ -179,9 +181,7 @@ class Engine:
 
 def _open(bundle: Bundle, name: ModelName, settings: Settings) -> Asked:
     entry = bundle.manifest.student if name == "student" else bundle.manifest.teacher
-    voice = open_voice(
-        bundle, entry, windows=settings.windows, provider=settings.provider, threads=settings.threads
-    )
+    voice = open_voice(bundle, entry, windows=settings.windows, provider=settings.provider, threads=settings.threads)
     asked = Asked(voice, len(bundle.manifest.classes))
     asked.warm_up(settings.batch_songs)
     return asked

@@ -1,18 +1,15 @@
-"""What every request passes first: its id, its limits, its caller's token; and what every answer gets: headers, a count, a log.
+"""What every request passes first, limits and tokens, and what every answer gets: headers, a count, a line in the log.
 
-Requests under /v1 go on to the data path, the others to BentoML: probes, metrics, documentation. Nothing else has a path.
+Requests under /v1 go on to the data path, those for probes, metrics and documentation to BentoML. There are no others.
 """
 
-import contextlib
 import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.app import refused
@@ -24,14 +21,14 @@ from serving.tokens import Tokens
 DATA_PATHS = ("/v1/classify", "/v1/model", "/v1/tradeoff", "/v1/admin/reload")
 BENTOML_PATHS = ("/", "/docs.json", "/schema.json", "/livez", "/healthz", "/readyz", "/metrics")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-SECURITY_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
     # BentoML's page of documentation calls a tracker; this keeps it to itself.
-    "content-security-policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'",
-}
+    (b"content-security-policy", b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"),
+)
 
 logger = logging.getLogger(__name__)
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -56,28 +53,26 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            return await self._bentoml(scope, receive, send)
+            await self._bentoml(scope, receive, send)
+            return
         started = time.perf_counter()
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "").encode()
-        own_id = given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        request_id.set(own_id)
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        own_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        request_id.set(own_id.decode())
         status = 0
 
         async def send_on(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answer = MutableHeaders(scope=message)
-                answer["x-request-id"] = own_id
-                for name, value in SECURITY_HEADERS.items():
-                    answer[name] = value
+                message["headers"] = [*message["headers"], (b"x-request-id", own_id), *SECURITY_HEADERS]
             await send(message)
 
         try:
-            with self._counted(scope):
-                app, receive_some = self._admit(scope, headers, receive)
-                await app(scope, receive_some, send_on)
+            self._in_flight += 1
+            app, receive_some = self._admit(scope, headers, receive)
+            await app(scope, receive_some, send_on)
         except Refusal as refusal:
             scope["segue.refusal"] = refusal.reason
             await refused(refusal)(scope, receive, send_on)
@@ -87,31 +82,25 @@ class Guard:
             if not status:
                 message = "internal error; the log says more under this request's id"
                 await refused(Refusal(500, "internal error", message))(scope, receive, send_on)
-        self._record(scope, status, time.perf_counter() - started)
-
-    @contextlib.contextmanager
-    def _counted(self, scope: Scope) -> Iterator[None]:
-        self._in_flight += 1
-        try:
-            yield
         finally:
             self._in_flight -= 1
+        self._record(scope, status, time.perf_counter() - started)
 
-    def _admit(self, scope: Scope, headers: Headers, receive: Receive) -> tuple[ASGIApp, Receive]:
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> tuple[ASGIApp, Receive]:
         """Return who answers a request, and how its body is read; a `Refusal` if nobody may."""
         path: str = scope["path"]
         if path in self._bentoml_paths:
             return self._bentoml, receive
         if path not in DATA_PATHS:
             raise Refusal(404, "no such path", "there is nothing at this path; / lists what there is")
-        self._authorize(scope, path, headers.get("authorization", "").encode())
+        self._authorize(scope, path, headers.get(b"authorization", b""))
         most, settings = self._settings.max_body_bytes, self._settings
         if self._in_flight > settings.max_requests:
             raise unavailable("too many requests", f"{settings.max_requests} requests are in flight already")
-        declared = headers.get("content-length", "")
-        if declared.isdecimal():
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit():
             if int(declared) > most:
-                raise Refusal(413, "too large", f"body: expected at most {most} bytes, found {declared[:20]}")
+                raise Refusal(413, "too large", f"body: expected at most {most} bytes, found {declared[:20].decode()}")
             return self._data, receive
         return self._data, _at_most(most, receive)
 

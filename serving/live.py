@@ -1,9 +1,9 @@
 """The bundle that answers now, and how another takes its place without a pause.
 
-A reload reads the bundle's folder again: verified, loaded and warmed up beside the old one, then swapped. Requests in flight
-end with the bundle they began with. If the new one is bad, nothing happens but an error. Every worker watches one file,
-`Settings.reload_file`, and reloads when it changes: SIGHUP to the server changes it, and so does the worker that was asked over
-HTTP, once it has seen that the new bundle is good.
+A reload reads the bundle's folder again: verified, loaded and warmed up beside the old one, then swapped. Requests in
+flight end with the bundle they began with. If the new one is bad, nothing happens but an error. Every worker watches one
+file, `Settings.reload_file`, and reloads when it changes: SIGHUP to the server changes it, and so does the worker that
+was asked over HTTP, once it has seen that the new bundle is good.
 """
 
 import asyncio
@@ -44,9 +44,7 @@ class Live:
         """Swap in what the bundle's folder holds now, and return its version; any error leaves the old one."""
         async with self._loading:
             try:
-                new = await asyncio.to_thread(
-                    Engine.open, self.settings, self.monitoring, teacher_must_load=True
-                )
+                new = await asyncio.to_thread(Engine.open, self.settings, self.monitoring, teacher_must_load=True)
             except Exception:
                 self.monitoring.reloaded("refused")
                 raise
@@ -64,9 +62,10 @@ class Live:
             self._seen = self._changed()
 
     async def watch(self) -> None:
-        """Reload whenever the reload file changes, until cancelled."""
+        """Write the metrics, and reload whenever the reload file changes, until cancelled."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
+            self.monitoring.flush()
             if self._changed() == self._seen:
                 continue
             self._seen = self._changed()

@@ -1,5 +1,6 @@
 """Metrics for Prometheus. Every label takes values from a fixed list, so the number of series is bounded."""
 
+from collections import Counter as Counted
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -22,13 +23,14 @@ NATS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2,
 class ManyHistogram(Histogram):
     """A histogram that takes many values at once."""
 
-    def observe_many(self, values: NDArray[np.float64]) -> None:
+    def observe_many(self, values: Sequence[float] | NDArray[np.float64]) -> None:
         """Do what `observe` does for each of `values`, for the price of one; NaN among them count nowhere."""
-        known = values[~np.isnan(values)]
-        places, counts = np.unique(np.searchsorted(self._upper_bounds, known), return_counts=True)
-        for place, count in zip(places.tolist(), counts.tolist(), strict=True):
-            self._buckets[place].inc(count)
-        self._sum.inc(float(known.sum()))
+        found = np.asarray(values, dtype=np.float64)
+        found = found[~np.isnan(found)]
+        counts = np.bincount(np.searchsorted(self._upper_bounds, found), minlength=len(self._buckets))
+        for place in np.flatnonzero(counts).tolist():
+            self._buckets[place].inc(int(counts[place]))
+        self._sum.inc(float(found.sum()))
 
 
 class Monitoring:
@@ -38,7 +40,7 @@ class Monitoring:
         """Register the metrics in `registry`."""
         at: Any = {"registry": registry}
         self._requests = Counter("segue_requests", "Requests by path and status.", ["path", "status"], **at)
-        self._request_s = Histogram(
+        self._request_s = ManyHistogram(
             "segue_request_seconds", "From the first byte to the answer.", ["path"], buckets=SECONDS, **at
         )
         self._refusals = Counter("segue_refusals", "Requests without an answer.", ["reason"], **at)
@@ -54,8 +56,8 @@ class Monitoring:
             buckets=NATS,
             **at,
         )
-        self._batch_songs = Histogram("segue_batch_songs", "Songs of a batch.", ["model"], buckets=SONGS, **at)
-        self._model_s = Histogram("segue_model_seconds", "A model on a batch.", ["model"], buckets=SECONDS, **at)
+        self._batch_songs = ManyHistogram("segue_batch_songs", "Songs of a batch.", ["model"], buckets=SONGS, **at)
+        self._model_s = ManyHistogram("segue_model_seconds", "A model on a batch.", ["model"], buckets=SECONDS, **at)
         self._queue_s = ManyHistogram(
             "segue_queue_seconds", "How long a request waited for a model.", ["model"], buckets=SECONDS, **at
         )
@@ -66,42 +68,35 @@ class Monitoring:
             "segue_workers_with_teacher", "Workers whose teacher is loaded.", multiprocess_mode="livesum", **at
         )
         self._reloads = Counter("segue_reloads", "Bundles that a worker was told to load.", ["result"], **at)
-        self._children: dict[tuple[int, tuple[object, ...]], Any] = {}
+        self._pending_requests: list[tuple[str, int, float]] = []
+        self._pending_answers: list[tuple[Answers, NDArray[np.float64], Sequence[str]]] = []
+        self._pending_batches: list[tuple[ModelName, Ran]] = []
 
     def requested(self, path: str, status: int, seconds: float) -> None:
-        """Count a request; `path` is one of the service's."""
-        self._of(self._requests, path, status).inc()
-        self._of(self._request_s, path).observe(seconds)
+        """Count a request, at the next `flush`; `path` is one of the service's."""
+        self._pending_requests.append((path, status, seconds))
+
+    def answered(
+        self, answers: Answers, student_cross_entropy_nats: NDArray[np.float64], classes: Sequence[str]
+    ) -> None:
+        """Count the songs of one request, at the next `flush`."""
+        self._pending_answers.append((answers, student_cross_entropy_nats, classes))
+
+    def ran(self, model: ModelName, ran: Ran) -> None:
+        """Record one batch of a model, and what waits for the next, at the next `flush`."""
+        self._pending_batches.append((model, ran))
 
     def refused(self, reason: Reason) -> None:
         """Count a request without an answer."""
-        self._of(self._refusals, reason).inc()
+        self._refusals.labels(reason).inc()
 
     def bad_songs(self, count: int) -> None:
         """Count songs that broke the contract."""
         self._bad_songs.inc(count)
 
-    def answered(
-        self, answers: Answers, student_cross_entropy_nats: NDArray[np.float64], classes: Sequence[str]
-    ) -> None:
-        """Count the songs of one request."""
-        kinds = answers.choice * 2 + answers.by_teacher
-        found, counts = np.unique(kinds, return_counts=True)
-        for kind, count in zip(found.tolist(), counts.tolist(), strict=True):
-            self._of(self._songs, MODELS[kind % 2], classes[kind // 2]).inc(count)
-        self._fallbacks.inc(int(answers.fell_back.sum()))
-        self._cross_entropy.observe_many(student_cross_entropy_nats)
-
     def teacher_trouble(self, trouble: str, songs: int) -> None:
         """Count songs that fell back in vain."""
-        self._of(self._without_teacher, trouble).inc(songs)
-
-    def ran(self, model: ModelName, ran: Ran) -> None:
-        """Record one batch of a model, and what waits for the next."""
-        self._of(self._batch_songs, model).observe(ran.size)
-        self._of(self._model_s, model).observe(ran.seconds)
-        self._of(self._queue_s, model).observe_many(np.array(ran.queued_s))
-        self._of(self._waiting, model).set(ran.waiting)
+        self._without_teacher.labels(trouble).inc(songs)
 
     def loaded(self, *, has_teacher: bool) -> None:
         """Record whether the teacher of the open bundle was loaded."""
@@ -111,10 +106,31 @@ class Monitoring:
         """Count a reload."""
         self._reloads.labels(result).inc()
 
-    def _of(self, metric: Any, *labels: object) -> Any:
-        """Return the series of `labels`; looking it up in the metric itself takes longer than counting."""
-        key = (id(metric), labels)
-        found = self._children.get(key)
-        if found is None:
-            found = self._children[key] = metric.labels(*labels)
-        return found
+    def flush(self) -> None:
+        """Write what has gathered; many requests at once take hardly longer than one."""
+        requests, self._pending_requests = self._pending_requests, []
+        answers, self._pending_answers = self._pending_answers, []
+        batches, self._pending_batches = self._pending_batches, []
+        for (path, status), count in Counted((path, status) for path, status, _ in requests).items():
+            self._requests.labels(path, status).inc(count)
+        for path in {path for path, _, _ in requests}:
+            self._request_s.labels(path).observe_many([seconds for one, _, seconds in requests if one == path])
+        if answers:
+            self._flush_answers(answers)
+        for model in {model for model, _ in batches}:
+            rans = [ran for one, ran in batches if one == model]
+            self._batch_songs.labels(model).observe_many([ran.size for ran in rans])
+            self._model_s.labels(model).observe_many([ran.seconds for ran in rans])
+            self._queue_s.labels(model).observe_many([queued for ran in rans for queued in ran.queued_s])
+            self._waiting.labels(model).set(rans[-1].waiting)
+
+    def _flush_answers(self, pending: Sequence[tuple[Answers, NDArray[np.float64], Sequence[str]]]) -> None:
+        songs = Counted(
+            (who, classes[choice])
+            for answers, _, classes in pending
+            for who, choice in zip(answers.by_teacher.tolist(), answers.choice.tolist(), strict=True)
+        )
+        for (by_teacher, genre), count in songs.items():
+            self._songs.labels(MODELS[by_teacher], genre).inc(count)
+        self._fallbacks.inc(sum(int(answers.fell_back.sum()) for answers, _, _ in pending))
+        self._cross_entropy.observe_many(np.concatenate([student for _, student, _ in pending]))

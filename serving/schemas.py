@@ -9,9 +9,7 @@ from serving.bodies import ARROW, JSON, NPY, RAW, SONG_BYTES, Mode
 from serving.cascade import AnsweredBy
 
 EXAMPLE_SEGMENT = [45, *[0] * 11, *[0.5] * 12, -20]
-EXAMPLE_REQUEST = {"songs": [{"id": "try-me", "segments": [EXAMPLE_SEGMENT]}]}
-
-Segment = Any
+EXAMPLE_REQUEST: Any = {"songs": [{"id": "try-me", "segments": [EXAMPLE_SEGMENT]}]}
 
 
 class SongIn(BaseModel):
@@ -22,8 +20,10 @@ class SongIn(BaseModel):
     id: str
     segments: list[list[float]] = Field(
         min_length=1,
-        description="One row a segment, in time order: 12 timbre, 12 chroma (0..1), loudness at the start (dB, -60..0).",
-        json_schema_extra={"items": {"type": "array", "minItems": N_FEATURES, "maxItems": N_FEATURES, "items": {"type": "number"}}},
+        description="One row a segment, in time order: 12 timbre, 12 chroma (0..1), loudness (dB, -60..0).",
+        json_schema_extra={
+            "items": {"type": "array", "minItems": N_FEATURES, "maxItems": N_FEATURES, "items": {"type": "number"}}
+        },
     )
 
 
@@ -34,7 +34,9 @@ class ClassifyRequest(BaseModel):
 
     songs: list[SongIn] = Field(min_length=1)
     threshold: float | None = Field(None, ge=0, description="Nats above which a song falls back to the teacher.")
-    mode: Mode | None = Field(None, description="fast: student only; balanced: the bundle's threshold; accurate: all songs.")
+    mode: Mode | None = Field(
+        None, description="fast: student only; balanced: the bundle's threshold; accurate: all songs."
+    )
 
 
 class Answer(BaseModel):
@@ -46,7 +48,9 @@ class Answer(BaseModel):
     cross_entropy_nats: float = Field(description="-log of the largest probability: 0 is certain.")
     answered_by: AnsweredBy
     windows: int = Field(description="How many windows of 120 segments were looked at.")
-    degraded: bool = Field(description="The song fell back, but the teacher was in trouble: this is the student's answer.")
+    degraded: bool = Field(
+        description="The song fell back, but the teacher was in trouble: this is the student's answer."
+    )
 
 
 class SongError(BaseModel):
@@ -84,7 +88,10 @@ def _binary(description: str) -> dict[str, Any]:
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
-        JSON: {"schema": ClassifyRequest.model_json_schema(ref_template="#/components/schemas/{model}"), "example": EXAMPLE_REQUEST},
+        JSON: {
+            "schema": ClassifyRequest.model_json_schema(ref_template="#/components/schemas/{model}"),
+            "example": EXAMPLE_REQUEST,
+        },
         RAW: _binary(f"float32, little-endian, n x 120 x 25: {SONG_BYTES} bytes a song."),
         NPY: _binary("What numpy.save writes of (n, 120, 25), (n, 3000), or one song (segments, 25)."),
         ARROW: _binary("The song table (song_id, segments) as an Arrow IPC stream without compression."),

@@ -17,7 +17,8 @@ Trouble = Literal["degrade", "refuse"]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Words = Annotated[
-    tuple[str, ...], BeforeValidator(lambda text: [word for word in text.split(",") if word] if isinstance(text, str) else text)
+    tuple[str, ...],
+    BeforeValidator(lambda text: [word for word in text.split(",") if word] if isinstance(text, str) else text),
 ]
 
 
@@ -40,7 +41,9 @@ class Settings:
     when_teacher_fails: Trouble = "degrade"  # The student's answer, marked as degraded; or 503.
     when_teacher_is_full: Trouble = "degrade"  # The same, when too many songs wait for the teacher.
     ready_without_teacher: bool = True  # Whether /readyz says yes when the teacher could not be loaded.
-    lowest_threshold: Annotated[float, Field(ge=0)] = 0.0  # Nats; the lowest a request may ask for. Above 0: no mode=accurate.
+    lowest_threshold: Annotated[float, Field(ge=0)] = (
+        0.0  # Nats; the lowest a request may ask for. Above 0: no mode=accurate.
+    )
     highest_threshold: Annotated[float, Field(ge=0)] = float("inf")  # The highest. If finite: no mode=fast.
     tokens: Words = ()  # Bearer tokens, `name=token,...`. The one called admin may reload; any other may classify.
     tokens_file: Path | None = None  # More of them, one `name=token` a line.
