@@ -19,7 +19,7 @@ from serving import schemas
 from serving.bodies import ARROW, Mode, SongsIn, dial, read
 from serving.bundle import Manifest
 from serving.live import Live
-from serving.refusal import Reason, Refusal
+from serving.refusal import Reason, Refusal, internal_error
 from serving.replies import Reply, encode, media_type
 from serving.settings import Settings
 
@@ -62,6 +62,7 @@ def data_path() -> DataPath:
     app.include_router(router)
     app.add_exception_handler(Refusal, _refuse)
     app.add_exception_handler(HTTPException, _explain)
+    app.add_exception_handler(Exception, _fail)
     return app
 
 
@@ -81,6 +82,10 @@ async def _explain(request: Request, error: Exception) -> Response:
     reason: Reason = "no such method" if error.status_code == 405 else "no such path"
     request.scope["segue.refusal"] = reason
     return _json({"error": str(error.detail)}, error.status_code, dict(error.headers or {}))
+
+
+async def _fail(request: Request, _: Exception) -> Response:
+    return refused(internal_error())
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

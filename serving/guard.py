@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.app import refused
 from serving.monitoring import Monitoring
-from serving.refusal import Refusal, unavailable
+from serving.refusal import Refusal, internal_error, unavailable
 from serving.settings import Settings
 from serving.tokens import Tokens
 
@@ -80,8 +80,7 @@ class Guard:
             logger.exception("internal error")
             scope["segue.refusal"] = "internal error"
             if not status:
-                message = "internal error; the log says more under this request's id"
-                await refused(Refusal(500, "internal error", message))(scope, receive, send_on)
+                await refused(internal_error())(scope, receive, send_on)
         finally:
             self._in_flight -= 1
         self._record(scope, status, time.perf_counter() - started)

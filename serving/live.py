@@ -1,9 +1,9 @@
 """The bundle that answers now, and how another takes its place without a pause.
 
 A reload reads the bundle's folder again: verified, loaded and warmed up beside the old one, then swapped. Requests in
-flight end with the bundle they began with. If the new one is bad, nothing happens but an error. Every worker watches one
-file, `Settings.reload_file`, and reloads when it changes: SIGHUP to the server changes it, and so does the worker that
-was asked over HTTP, once it has seen that the new bundle is good.
+flight end with the bundle they began with. If the new one is bad, nothing happens but an error. Every worker watches
+one file, `Settings.reload_file`, and reloads when it changes: SIGHUP to the server changes it, and so does the worker
+that was asked over HTTP, once it has seen that the new bundle is good.
 """
 
 import asyncio

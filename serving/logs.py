@@ -14,14 +14,19 @@ class _WithRequestId(logging.Filter):
         return True
 
 
-def log_json() -> None:
-    """Let everything that this process logs be JSON, in place of BentoML's format."""
+def json_handler() -> logging.Handler:
+    """Return a handler that writes JSON to the standard error."""
     handler = logging.StreamHandler()
     handler.addFilter(_WithRequestId())
     handler.setFormatter(
         OrjsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields={"levelname": "level"}, timestamp="time")
     )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    return handler
+
+
+def log_json() -> None:
+    """Let everything that this process logs be JSON, in place of BentoML's format."""
+    logging.basicConfig(level=logging.WARNING, handlers=[json_handler()], force=True)
     logging.getLogger("serving").setLevel(logging.INFO)
     for name in ("bentoml", "uvicorn.error", "circus"):
         logging.getLogger(name).handlers.clear()

@@ -39,3 +39,8 @@ class Refusal(Exception):  # noqa: N818 - it is what the service answers, not wh
 def unavailable(reason: Reason, message: str) -> Refusal:
     """Return a 503 that says when to try again."""
     return Refusal(503, reason, message, {"retry-after": "1"})
+
+
+def internal_error() -> Refusal:
+    """Return a 500 that says nothing of what went wrong."""
+    return Refusal(500, "internal error", "internal error; the log says more under this request's id")

@@ -73,8 +73,8 @@ class GenreService:
     def reload_on_sighup() -> None:
         """Let SIGHUP to the server's first process reach every worker, by way of a file that they watch.
 
-        BentoML would end every worker at SIGHUP, good or bad the new bundle. So the signal is blocked before BentoML sets
-        its handler, and a thread waits for it.
+        BentoML would end every worker at SIGHUP, good or bad the new bundle. So the signal is blocked before BentoML
+        sets its handler, and a thread waits for it.
         """
         handle, name = tempfile.mkstemp(prefix="segue-reload-")
         os.close(handle)
