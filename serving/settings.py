@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from tyro.conf import Suppress
 
 from data.errors import ConfigError
 from serving.runtime import Provider
@@ -16,6 +17,7 @@ PREFIX = "SEGUE_"
 Trouble = Literal["degrade", "refuse"]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Nats = Annotated[float, Field(ge=0)]
 Words = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda text: [word for word in text.split(",") if word] if isinstance(text, str) else text),
@@ -26,7 +28,7 @@ Words = Annotated[
 class Settings:
     """Settings of the service. The environment variable of a field is SEGUE_ and its name in capitals."""
 
-    bundle: Path = Path("artifacts/bundle")  # The bundle's folder; a reload reads it again.
+    bundle: Suppress[Path] = Path("artifacts/bundle")  # The bundle's folder; a reload reads it again.
     windows: Count | None = None  # Windows of a song that both models see, at most, instead of what the bundle says.
     provider: Provider = "auto"  # Where the models run; auto takes a GPU where there is one.
     workers: Count = 1  # Processes that answer; a second one answers while a killed one comes back.
@@ -41,15 +43,17 @@ class Settings:
     when_teacher_fails: Trouble = "degrade"  # The student's answer, marked as degraded; or 503.
     when_teacher_is_full: Trouble = "degrade"  # The same, when too many songs wait for the teacher.
     ready_without_teacher: bool = True  # Whether /readyz says yes when the teacher could not be loaded.
-    lowest_threshold: Annotated[float, Field(ge=0)] = (
-        0.0  # Nats; the lowest a request may ask for. Above 0: no mode=accurate.
-    )
-    highest_threshold: Annotated[float, Field(ge=0)] = float("inf")  # The highest. If finite: no mode=fast.
-    tokens: Words = ()  # Bearer tokens, `name=token,...`. The one called admin may reload; any other may classify.
+    lowest_threshold: Nats = 0.0  # Nats; the lowest a request may ask for. Above 0: no mode=accurate.
+    highest_threshold: Nats = float("inf")  # The highest. If finite: no mode=fast.
+    tokens: Suppress[
+        Words
+    ] = ()  # Bearer tokens, `name=token,...`. The one called admin may reload; any other may classify.
     tokens_file: Path | None = None  # More of them, one `name=token` a line.
     cors_origins: Words = ()  # Origins whose pages may call the service from a browser.
     log_requests: bool = False  # A line for every request, not only for those that were refused.
-    reload_file: Path | None = None  # Set by `serve`: when this file changes, every worker reads the bundle again.
+    reload_file: Suppress[Path | None] = (
+        None  # Set by `serve`: when this file changes, every worker reads the bundle again.
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -60,8 +64,8 @@ class Settings:
             settings: Settings = TypeAdapter(cls).validate_python(given)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            name = first["loc"][0]
-            raise ConfigError(f"{PREFIX}{str(name).upper()}: {first['msg']}, found {given.get(str(name))!r}") from None
+            name = str(first["loc"][0])
+            raise ConfigError(f"{name} ({PREFIX}{name.upper()}): {first['msg']}, found {given[name]!r}") from None
         return settings
 
     def to_environment(self) -> dict[str, str]:

@@ -32,7 +32,7 @@ class Client:
         return self.runner.run(self.http.get(path, **how))
 
     def post(
-        self, body: bytes, content_type: str = "application/json", path: str = "/v1/classify", **headers: str
+        self, body: Any, content_type: str = "application/json", path: str = "/v1/classify", **headers: str
     ) -> Any:
         """Send `body` as it is."""
         headers = {"content-type": content_type} | {name.replace("_", "-"): value for name, value in headers.items()}

@@ -77,7 +77,8 @@ def test_what_queued_while_the_model_was_busy_is_its_next_batch() -> None:
         assert queue.waiting == 9
         for _ in range(4):
             model.may.release()
-        assert await asyncio.gather(first, *others) == [(2,), (4,), (6, 8), (10, 12, 14, 16, 18), (20,)]
+        found = list(await asyncio.gather(first, *others))
+        assert found == [(2,), (4,), (6, 8), (10, 12, 14, 16, 18), (20,)]
         assert model.batches == [[(1,)], [(2,), (3, 4)], [(5, 6, 7, 8, 9)], [(10,)]]
         assert queue.waiting == 0
         assert queue.busy_s == 0
@@ -90,7 +91,7 @@ def test_requests_of_the_same_turn_are_one_batch() -> None:
         model = Doubler()
         queue = batcher(model)
         model.may.release()
-        assert await asyncio.gather(queue.submit((1,)), queue.submit((2,))) == [(2,), (4,)]
+        assert list(await asyncio.gather(queue.submit((1,)), queue.submit((2,)))) == [(2,), (4,)]
         assert model.batches == [[(1,), (2,)]]
 
     asyncio.run(ask())
@@ -145,7 +146,7 @@ def test_a_full_queue_refuses_at_once_but_never_the_first() -> None:
         await queued(another)
         model.may.release()
         model.may.release()
-        assert await asyncio.gather(first, waiting, another) == [(2, 4, 6, 8, 10), (12, 14), (20,)]
+        assert list(await asyncio.gather(first, waiting, another)) == [(2, 4, 6, 8, 10), (12, 14), (20,)]
 
     asyncio.run(ask())
 

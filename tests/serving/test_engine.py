@@ -5,7 +5,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 
 from data.errors import BundleError
 from data.song import Floats, Songs
-from serving import engine as engine_module
 from serving.bodies import RAW
 from serving.bundle import Bundle, load_bundle
 from serving.cascade import Cascade, Opinion, Voice, open_cascade, open_voice
@@ -53,9 +52,9 @@ class House:
         self.student, self.teacher = (
             Troubled(open_voice(bundle, entry)) for entry in (manifest.student, manifest.teacher)
         )
-        asked = [Asked(voice, len(manifest.classes)) for voice in (self.student, self.teacher)]  # type: ignore[arg-type]
+        student, teacher = (Asked(cast(Voice, voice), len(manifest.classes)) for voice in (self.student, self.teacher))
         self.registry = CollectorRegistry()
-        self.engine = Engine(bundle, *asked, Settings(**settings), Monitoring(self.registry))
+        self.engine = Engine(bundle, student, teacher, Settings(**settings), Monitoring(self.registry))
 
     def troubles(self, trouble: str) -> float:
         return self.registry.get_sample_value("segue_without_teacher_total", {"trouble": trouble}) or 0.0
@@ -176,7 +175,7 @@ def test_a_song_that_the_teacher_fails_on_does_not_fail_its_neighbours(house: Ca
     windows = cursed(4)
 
     async def ask() -> list[Any]:
-        return await asyncio.gather(at.engine.answer(windows, -1.0), at.engine.answer(WINDOWS, -1.0))
+        return list(await asyncio.gather(at.engine.answer(windows, -1.0), at.engine.answer(WINDOWS, -1.0)))
 
     mine, theirs = asyncio.run(ask())
     assert mine.degraded.tolist() == [False, False, False, False, True, False]
@@ -200,9 +199,8 @@ def test_a_student_that_fails_is_a_503_and_no_other_request_of_its_batch_suffers
     at.student.trouble = fail_on_cursed
 
     async def ask() -> list[Any]:
-        return await asyncio.gather(
-            at.engine.answer(cursed(0)[:1], np.inf), at.engine.answer(WINDOWS, np.inf), return_exceptions=True
-        )
+        both = (at.engine.answer(cursed(0)[:1], np.inf), at.engine.answer(WINDOWS, np.inf))
+        return list(await asyncio.gather(*both, return_exceptions=True))
 
     mine, theirs = asyncio.run(ask())
     assert (mine.status, mine.reason) == (503, "student failed")
@@ -248,14 +246,14 @@ def test_a_full_student_is_a_503(house: Callable[..., House], hang: Callable[[So
 def test_a_teacher_that_cannot_be_loaded_leaves_the_student(
     own_service: OwnService, monkeypatch: pytest.MonkeyPatch, ready: bool
 ) -> None:
-    real = engine_module.open_voice
+    real = open_voice
 
     def without_teacher(bundle: Bundle, entry: Any, **how: Any) -> Voice:
         if entry == bundle.manifest.teacher:
             raise BundleError("no memory")
         return real(bundle, entry, **how)
 
-    monkeypatch.setattr(engine_module, "open_voice", without_teacher)
+    monkeypatch.setattr("serving.engine.open_voice", without_teacher)
     service = own_service(ready_without_teacher=ready)
     (song,) = service.post(bytes(12_000), RAW, "/v1/classify?mode=accurate").json()["songs"]
     assert (song["answered_by"], song["degraded"]) == ("student", True)

@@ -70,8 +70,8 @@ def whole(bundle: Path, mixed_songs: Path) -> Expected:
     table = SongTable(mixed_songs)
     rows = np.arange(len(table))
     cascade = open_cascade(load_bundle(bundle))
-    opinions = [opinion_of(voice, table, rows, "") for voice in (cascade.student, cascade.teacher)]
-    return Expected(table.song_ids, table.songs(rows), answers(*opinions, BOTH_ANSWER_NATS))
+    student, teacher = (opinion_of(voice, table, rows, "") for voice in (cascade.student, cascade.teacher))
+    return Expected(table.song_ids, table.songs(rows), answers(student, teacher, BOTH_ANSWER_NATS))
 
 
 @pytest.fixture(scope="module")

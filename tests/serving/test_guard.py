@@ -180,7 +180,7 @@ def test_songs_refusals_and_requests_are_counted(own_service: OwnService) -> Non
 
 def test_no_caller_can_make_a_new_series(own_service: OwnService) -> None:
     service = own_service()
-    song = [{"id": "a", "segments": [[0] * 25]}]
+    song: list[dict[str, Any]] = [{"id": "a", "segments": [[0] * 25]}]
 
     def use() -> None:
         for name in ("one", "two"):
