@@ -1,10 +1,11 @@
 """Serve a bundle over HTTP: `POST /v1/classify`, and a page at / that says what else there is.
 
-Prints the address and a request to try, then becomes the BentoML server. Ctrl-C or SIGTERM stops it once every request in
-flight is answered; SIGHUP lets it read the bundle again, and swap it in if it is good.
+Prints the address and a request to try, then becomes the BentoML server. Ctrl-C or SIGTERM stops it once every
+request in flight is answered; SIGHUP lets it read the bundle again, and swap it in if it is good.
 
-Every option but host and port is an environment variable as well, which `docs/serving/README.md` lists. An option at its
-default leaves it to the variable. Tokens come from SEGUE_TOKENS or from a file, so that no list of processes shows them.
+Every option but host and port is an environment variable as well, which `docs/serving/README.md` lists. An option at
+its default leaves it to the variable. Tokens come from SEGUE_TOKENS or from a file, so that no list of processes
+shows them.
 
 Example:
     segue serve artifacts/bundle --port 3000

@@ -48,7 +48,7 @@ class Settings:
     tokens: Suppress[
         Words
     ] = ()  # Bearer tokens, `name=token,...`. The one called admin may reload; any other may classify.
-    tokens_file: Path | None = None  # More of them, one `name=token` a line.
+    tokens_file: Path | None = None  # The same, one `name=token` a line.
     cors_origins: Words = ()  # Origins whose pages may call the service from a browser.
     log_requests: bool = False  # A line for every request, not only for those that were refused.
     reload_file: Suppress[Path | None] = (
