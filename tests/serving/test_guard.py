@@ -161,7 +161,11 @@ def test_no_answer_shows_where_or_how_it_failed(own_service: OwnService, monkeyp
 
 def test_songs_refusals_and_requests_are_counted(own_service: OwnService) -> None:
     service = own_service()
-    songs = [{"id": "a", "segments": [[0] * 25]}, {"id": "b", "segments": []}, {"id": "c", "segments": [[0] * 25]}]
+    songs: list[dict[str, Any]] = [
+        {"id": "a", "segments": [[0] * 25]},
+        {"id": "b", "segments": []},
+        {"id": "c", "segments": [[0] * 25]},
+    ]
     answered = service.classify(songs, mode="accurate").json()["songs"]
     service.post(b"", RAW)
     assert service.metric("segue_bad_songs_total") == 1
