@@ -14,6 +14,7 @@ from data.errors import SongError
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Songs = Sequence[Floats] | Floats  # Each (T, 25); an array where all have 120 segments: (n_songs, 120, 25).
 Units = Literal["raw", "standardised"]
 
 TIMBRE = slice(0, 12)
@@ -22,6 +23,15 @@ LOUDNESS = 24
 N_FEATURES = 25
 WINDOW = 120
 LOUDNESS_RANGE_DB = (-60.0, 0.0)
+_LARGEST = float(np.finfo(np.float32).max)
+_LOWEST: dict[Units, Floats] = {
+    "raw": np.array([-_LARGEST] * 12 + [0.0] * 12 + [LOUDNESS_RANGE_DB[0]], dtype=np.float32),
+    "standardised": np.full(N_FEATURES, -_LARGEST, dtype=np.float32),
+}
+_HIGHEST: dict[Units, Floats] = {
+    "raw": np.array([_LARGEST] * 12 + [1.0] * 12 + [LOUDNESS_RANGE_DB[1]], dtype=np.float32),
+    "standardised": np.full(N_FEATURES, _LARGEST, dtype=np.float32),
+}
 
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 FEATURE_NAMES = (
@@ -37,6 +47,52 @@ def check_segments(segments: Any, song_id: str, units: Units = "raw") -> Floats:
     The one validation of songs: shape, type, finiteness, and, for raw units, the ranges of chroma and loudness.
     Anything numpy can turn into a numeric array is welcome; text, booleans, nulls and ragged lists are not.
     """
+    values = _numbers(segments, song_id)
+    fault = first_fault(values, units)
+    if fault is not None:
+        row, reason = fault
+        raise SongError(f"song {song_id!r}, segment {row}: {reason}")
+    return values
+
+
+def check_songs(
+    songs: Sequence[Any] | Floats, song_ids: Sequence[str], units: Units = "raw"
+) -> tuple[Songs, dict[int, SongError]]:
+    """Check many songs as `check_segments` checks one, the values of all at once.
+
+    Args:
+        songs: the segments of each song; an array (n, 120, 25) of float32 is not copied.
+        song_ids: their ids.
+        units: what the values are in.
+
+    Returns:
+        The sound songs in their order, and the error of every other one by its place.
+    """
+    errors: dict[int, SongError] = {}
+    if isinstance(songs, np.ndarray):
+        if first_fault(songs.reshape(-1, N_FEATURES), units) is None:
+            return songs, errors
+    else:
+        shaped: list[Any] = []
+        for place, (song, song_id) in enumerate(zip(songs, song_ids, strict=True)):
+            try:
+                shaped.append(_numbers(song, song_id))
+            except SongError as error:
+                errors[place] = error
+        if not shaped or first_fault(np.concatenate(shaped), units) is None:
+            return shaped, errors
+    sound: list[Floats] = []
+    for place, (song, song_id) in enumerate(zip(songs, song_ids, strict=True)):
+        if place not in errors:
+            try:
+                sound.append(check_segments(song, song_id, units))
+            except SongError as error:
+                errors[place] = error
+    return sound, errors
+
+
+def _numbers(segments: Any, song_id: str) -> Floats:
+    """Return `segments` as float32 (T, 25), whatever their values, or raise a `SongError`."""
     what = f"song {song_id!r}"
     try:
         given = np.asarray(segments)
@@ -54,31 +110,20 @@ def check_segments(segments: Any, song_id: str, units: Units = "raw") -> Floats:
         )
     with np.errstate(over="ignore"):
         values: Floats = given.astype(np.float32, copy=False)
-    fault = first_fault(values, units)
-    if fault is not None:
-        row, reason = fault
-        raise SongError(f"{what}, segment {row}: {reason}")
     return values
 
 
 def first_fault(values: Floats, units: Units) -> tuple[int, str] | None:
     """Return the row of the first segment of (n, 25) that breaks the contract, and why; None when all are sound."""
-    finite = np.isfinite(values)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        return int(row), f"expected finite numbers, found {values[row, column]} in {FEATURE_NAMES[column]}"
-    if units == "standardised":
+    low, high = _LOWEST[units], _HIGHEST[units]
+    sound = (values >= low) & (values <= high)  # A NaN is neither, an infinity not both.
+    if sound.all():
         return None
-    low = np.zeros(N_FEATURES - 12, dtype=np.float32)
-    high = np.ones(N_FEATURES - 12, dtype=np.float32)
-    low[-1], high[-1] = LOUDNESS_RANGE_DB
-    bounded = values[:, 12:]
-    outside = (bounded < low) | (bounded > high)
-    if not outside.any():
-        return None
-    row, column = np.argwhere(outside)[0]
-    name = FEATURE_NAMES[12 + column]
-    found = bounded[row, column]
+    infinite = ~np.isfinite(values)
+    row, column = np.argwhere(infinite if infinite.any() else ~sound)[0]
+    found, name = values[row, column], FEATURE_NAMES[column]
+    if infinite.any():
+        return int(row), f"expected finite numbers, found {found} in {name}"
     return int(row), f"expected {name} between {low[column]:g} and {high[column]:g}, found {found:g}"
 
 
@@ -103,9 +148,11 @@ def windows(segments: Floats, k: int = 1) -> Floats:
     return np.stack([segments[start : start + WINDOW] for start in window_starts(len(segments), k)])
 
 
-def stack_windows(songs: Sequence[Floats], k: int = 1) -> tuple[Floats, Ints]:
+def stack_windows(songs: Songs, k: int = 1) -> tuple[Floats, Ints]:
     """Return the windows of all `songs`, (n_windows, 120, 25), and how many each song has, (n_songs,)."""
-    if k == 1 and all(len(song) == WINDOW for song in songs):
-        return np.stack(songs), np.ones(len(songs), dtype=np.int64)
+    if isinstance(songs, np.ndarray) and songs.shape[1] == WINDOW:
+        return songs, np.ones(len(songs), dtype=np.int64)
+    if all(len(song) == WINDOW for song in songs):  # Whatever k is, such a song has one window.
+        return np.stack(list(songs)), np.ones(len(songs), dtype=np.int64)
     parts = [windows(song, k) for song in songs]
     return np.concatenate(parts), np.array([len(part) for part in parts], dtype=np.int64)

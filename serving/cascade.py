@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from data.errors import ConfigError
 from data.metrics import cross_entropy_nats, mean_over_windows, softmax
-from data.song import Floats, Ints, stack_windows
-from serving.bundle import Bundle
+from data.song import Floats, Ints, Songs, stack_windows
+from serving.bundle import Bundle, ModelEntry
 from serving.runtime import OnnxModel, Provider
 
 NOT_A_NUMBER = "the models' answer is not a number; are the song's values in range?"
@@ -80,7 +80,7 @@ class Voice:
         self._windows = windows
         self._temperature = temperature
 
-    def opinion(self, songs: Sequence[Floats]) -> Opinion:
+    def opinion(self, songs: Songs) -> Opinion:
         """Return what the model says of `songs`, each (T, 25) raw; at least one."""
         windows, counts = stack_windows(songs, self._windows)
         batches = range(0, len(windows), BATCH_WINDOWS)
@@ -164,15 +164,24 @@ def open_cascade(
         provider: where the models run.
         threads: threads of each model.
     """
-    if windows is not None and windows < 1:
-        raise ConfigError(f"windows: expected at least 1, found {windows}")
     manifest = bundle.manifest
     student, teacher = (
-        Voice(
-            OnnxModel(bundle.file(entry), provider=provider, threads=threads),
-            windows=windows or entry.windows,
-            temperature=entry.temperature,
-        )
+        open_voice(bundle, entry, windows=windows, provider=provider, threads=threads)
         for entry in (manifest.student, manifest.teacher)
     )
     return Cascade(student, teacher, manifest.threshold_nats)
+
+
+def open_voice(
+    bundle: Bundle,
+    entry: ModelEntry,
+    *,
+    windows: int | None = None,
+    provider: Provider = "auto",
+    threads: int | None = None,
+) -> Voice:
+    """Return one of the models of a bundle, loaded; the options are those of `open_cascade`."""
+    if windows is not None and windows < 1:
+        raise ConfigError(f"windows: expected at least 1, found {windows}")
+    model = OnnxModel(bundle.file(entry), provider=provider, threads=threads)
+    return Voice(model, windows=windows or entry.windows, temperature=entry.temperature)

@@ -1,9 +1,15 @@
-"""Serve a bundle over HTTP: `POST /v1/classify`.
+"""Serve a bundle over HTTP: `POST /v1/classify`, and a page at / that says what else there is.
 
-Prints the address and a request to try, then becomes the BentoML server; Ctrl-C or SIGTERM stops it.
+Prints the address and a request to try, then becomes the BentoML server. Ctrl-C or SIGTERM stops it once every
+request in flight is answered; SIGHUP lets it read the bundle again, and swap it in if it is good.
+
+Every option but host and port is an environment variable as well, which `docs/serving/README.md` lists. An option at
+its default leaves it to the variable. Tokens come from SEGUE_TOKENS or from a file, so that no list of processes
+shows them.
 
 Example:
     segue serve artifacts/bundle --port 3000
+    segue serve artifacts/bundle --workers 2 --tokens-file tokens --when-teacher-fails refuse
 """
 
 import json
@@ -11,6 +17,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -18,37 +25,41 @@ from tyro.conf import Positional
 from data.command import run
 from data.errors import ConfigError
 from serving.bundle import load_bundle
+from serving.schemas import EXAMPLE_REQUEST
+from serving.settings import Settings
+from serving.tokens import Tokens
 
 PROJECT = Path(__file__).resolve().parent.parent
-EXAMPLE_SEGMENT = [45, *[0] * 11, *[0.5] * 12, -20]
+DEFAULT = Settings()
 
 
-def serve(bundle: Positional[Path], port: int = 3000, host: str = "127.0.0.1", windows: int | None = None) -> None:
+def serve(bundle: Positional[Path], port: int = 3000, host: str = "127.0.0.1", settings: Settings = DEFAULT) -> None:
     """Serve a bundle over HTTP.
 
     Args:
         bundle: The bundle's folder.
         port: The port to listen on.
         host: The address to listen on; 0.0.0.0 opens the service to the network.
-        windows: Windows of a song that both models see, at most. Default: what the bundle says.
+        settings: How to serve it.
     """
-    if windows is not None and windows < 1:
-        raise ConfigError(f"windows: expected at least 1, found {windows}")
+    file = settings.tokens_file
+    here = replace(settings, bundle=bundle.resolve(), tokens_file=None if file is None else file.resolve())
+    environment = os.environ | here.to_environment() | {"BENTOML_DO_NOT_TRACK": "true"}
+    tokens = Tokens.of(Settings.from_environment(environment))
     manifest = load_bundle(bundle).manifest
     _check_free(host, port)
-    body = json.dumps({"songs": [{"id": "try-me", "segments": [EXAMPLE_SEGMENT]}]}, separators=(",", ":"))
+    url = f"http://{host}:{port}"
+    token = " -H 'authorization: Bearer '\"$TOKEN\"" if tokens.callers else ""
+    body = json.dumps(EXAMPLE_REQUEST, separators=(",", ":"))
     print(
         f"bundle {manifest.version}: {len(manifest.classes)} classes, threshold {manifest.threshold_nats:.3f} nats\n"
-        f"serving on http://{host}:{port}, documented at http://{host}:{port}/\n"
-        f"curl http://{host}:{port}/v1/classify -H 'content-type: application/json' -d '{body}'",
+        f"serving on {url}, documented at {url}/\n"
+        f"curl {url}/v1/classify{token} -H 'content-type: application/json' -d '{body}'",
         flush=True,
     )
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:GenreService"]
-    settings = {"SEGUE_BUNDLE": str(bundle.resolve()), "BENTOML_DO_NOT_TRACK": "true"}
-    if windows is not None:
-        settings["SEGUE_WINDOWS"] = str(windows)
     os.chdir(PROJECT)
-    os.execve(sys.executable, [*command, "--host", host, "--port", str(port)], os.environ | settings)
+    os.execve(sys.executable, [*command, "--host", host, "--port", str(port)], environment)
 
 
 def _check_free(host: str, port: int) -> None:

@@ -1,30 +1,79 @@
 """Fixtures of the serving floor's tests: the HTTP service, in this process."""
 
 import asyncio
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from serving.app import data_path
+from serving.guard import Guard
+from serving.live import Live
+from serving.monitoring import Monitoring
+from serving.settings import Settings
+from serving.tokens import Tokens
+
+Message = MutableMapping[str, Any]
 
 
 class Client:
     """Asks the service, without a network."""
 
-    def __init__(self, runner: asyncio.Runner, client: httpx.AsyncClient) -> None:
-        self._runner, self._client = runner, client
+    def __init__(self, runner: asyncio.Runner, app: Any) -> None:
+        self.runner = runner
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://segue")
 
-    def get(self, path: str) -> httpx.Response:
-        return self._runner.run(self._client.get(path))
+    def get(self, path: str, **how: Any) -> httpx.Response:
+        return self.runner.run(self.http.get(path, **how))
 
-    def post(self, body: bytes) -> httpx.Response:
+    def post(
+        self, body: Any, content_type: str = "application/json", path: str = "/v1/classify", **headers: str
+    ) -> Any:
         """Send `body` as it is."""
-        headers = {"content-type": "application/json"}
-        return self._runner.run(self._client.post("/v1/classify", content=body, headers=headers))
+        headers = {"content-type": content_type} | {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.runner.run(self.http.post(path, content=body, headers=headers))
 
-    def classify(self, songs: list[dict[str, Any]], **settings: float) -> httpx.Response:
-        return self._runner.run(self._client.post("/v1/classify", json={"songs": songs, **settings}))
+    def classify(self, songs: list[dict[str, Any]], **settings: float | str) -> httpx.Response:
+        return self.runner.run(self.http.post("/v1/classify", json={"songs": songs, **settings}))
+
+
+class OwnClient(Client):
+    """A service of its own, without BentoML."""
+
+    def __init__(self, runner: asyncio.Runner, settings: Settings) -> None:
+        self.registry = CollectorRegistry()
+        self.monitoring = Monitoring(self.registry)
+        self.app = data_path()
+        self.live = self.app.state.live = Live.open(settings, self.monitoring)
+        guard = Guard(self.app, self.app, ())
+        guard.begin(settings, Tokens.of(settings), self.monitoring)
+        self.guard = guard
+        super().__init__(runner, guard)
+
+    def metrics(self) -> str:
+        """Return what Prometheus would scrape."""
+        self.monitoring.flush()
+        return generate_latest(self.registry).decode()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the value of one series; 0 where there is none."""
+        self.monitoring.flush()
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+OwnService = Callable[..., OwnClient]
+
+
+@pytest.fixture
+def own_service(bundle: Path) -> Iterator[OwnService]:
+    """Return a function that makes a service with the settings that it is given."""
+    with asyncio.Runner() as runner:
+        yield lambda **settings: OwnClient(runner, dataclasses.replace(Settings(bundle=bundle), **settings))
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +85,34 @@ def service(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setenv("BENTOML_HOME", str(tmp_path_factory.mktemp("bentoml")))
         patch.setenv("BENTOML_DO_NOT_TRACK", "true")
         patch.setenv("SEGUE_BUNDLE", str(bundle))
+        patch.setenv("SEGUE_DEADLINE_S", "600")  # A busy machine is no reason to fail.
         from serving.service import GenreService
 
         app = cast(Any, GenreService).to_asgi()
-        lifespan = app.router.lifespan_context(app)
-        runner.run(lifespan.__aenter__())
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        yield Client(runner, httpx.AsyncClient(transport=transport, base_url="http://segue"))
-        runner.run(lifespan.__aexit__(None, None, None))
+        with running(runner, app):
+            yield Client(runner, app)
+
+
+class running:  # noqa: N801 - used like a function
+    """Start an ASGI app, and stop it when the block ends."""
+
+    def __init__(self, runner: asyncio.Runner, app: Callable[..., Awaitable[None]]) -> None:
+        self._runner, self._app = runner, app
+
+    def __enter__(self) -> None:
+        self._runner.run(self._start())
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._stop())
+
+    async def _start(self) -> None:
+        self._said: asyncio.Queue[Message] = asyncio.Queue()
+        self._told: asyncio.Queue[Message] = asyncio.Queue()
+        self._task = asyncio.ensure_future(self._app({"type": "lifespan", "asgi": {}}, self._told.get, self._said.put))
+        await self._told.put({"type": "lifespan.startup"})
+        assert (await self._said.get())["type"] == "lifespan.startup.complete"
+
+    async def _stop(self) -> None:
+        await self._told.put({"type": "lifespan.shutdown"})
+        assert (await self._said.get())["type"] == "lifespan.shutdown.complete"
+        await self._task

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.bodies import READERS
 from serving.bundle import load_bundle
+from serving.cascade import open_cascade
 from tests.bundles import CLASSES
 from tests.random_songs import random_segments
 from tests.serving.conftest import Client
@@ -35,7 +37,10 @@ BAD = {
     "text": (changed(3, 2, "loud"), "expected numbers, found values of type <U"),
     "null": (changed(3, 2, None), "expected numbers, found values of type object"),
     "null instead of segments": (None, "expected numbers, found values of type object"),
-    "booleans": ([[True] * 25], "expected numbers, found values of type bool"),
+    "1e400": (changed(4, 24, 1e400), "segment 4: expected finite numbers, found inf in loudness_start_db"),
+    "a boolean among numbers": (changed(3, 2, True), "expected numbers, found values of type object"),
+    "2,999 numbers": (np.ravel(GOOD)[:2999].tolist(), "found (2999,)"),
+    "booleans": ([[True] * 25], "expected numbers, found values of type object"),
     "an object": ({"timbre": [1.0]}, "expected numbers, found values of type object"),
     "one number": (7.5, "found ()"),
     "a huge integer": ([[10**400] * 25], "expected numbers, found values of type object"),
@@ -61,7 +66,9 @@ def test_a_good_song_gets_a_genre(service: Client, bundle: Path) -> None:
     body = response.json()
     assert (body["bundle"], body["threshold"]) == (manifest.version, manifest.threshold_nats)
     (answer,) = body["songs"]
-    assert set(answer) == {"id", "genre", "probabilities", "cross_entropy_nats", "answered_by", "windows"}
+    assert set(answer) == {
+        "id", "genre", "probabilities", "cross_entropy_nats", "answered_by", "windows", "degraded",
+    }  # fmt: skip
     probabilities = answer["probabilities"]
     assert list(probabilities) == list(CLASSES)
     assert sum(probabilities.values()) == pytest.approx(1)
@@ -110,50 +117,82 @@ def test_only_bad_songs_are_unprocessable(service: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    ("body", "status", "message"),
     [
-        ({"songs": []}, "body.songs: List should have at least 1 item"),
-        ({"songs": [song(SECRET, [])] * 1025}, "body.songs: List should have at most 1024 items"),
-        ({"songs": {SECRET: 1}}, "body.songs: Input should be a valid list"),
-        ({"songs": [SECRET]}, "body.songs.0: "),
-        ({"songs": [{"segments": [SECRET]}]}, "body.songs.0.id: Field required"),
-        ({"songs": [{"id": SECRET}]}, "body.songs.0.segments: Field required"),
-        ({"songs": [song(SECRET), song(None)]}, "body.songs.1.id: Input should be a valid string"),
-        ({"songs": [song(f"{SECRET}\ud800")]}, "body.songs.0.id: "),
-        ({"songs": [song(SECRET)], "threshold": -0.1}, "body.threshold: Input should be greater than or equal to 0"),
-        ({"songs": [song(SECRET)], "threshold": math.nan}, "body.threshold: "),
-        ({"songs": [song(SECRET)], "threshold": math.inf}, "body.threshold: Input should be a finite number"),
-        ({"songs": [song(SECRET)], "threshold": SECRET}, "body.threshold: Input should be a valid number"),
-        ([SECRET], "body: Input should be a valid dictionary"),
-        (SECRET, "body: Input should be a valid dictionary"),
-        (None, "body: Input should be a valid dictionary"),
+        ({"songs": []}, 422, "songs: expected at least one, found none"),
+        ({"songs": [song(SECRET, [])] * 1025}, 413, "songs: expected at most 1024 in a request, found 1025"),
+        ({"songs": [song(SECRET, [])] * 100_000}, 413, "songs: expected at most 1024 in a request, found 100000"),
+        ({"songs": {SECRET: 1}}, 422, "body.songs: expected a list, found an object"),
+        ({SECRET: []}, 422, "body: expected songs, threshold and mode, found another key"),
+        ({}, 422, "body.songs: expected a list of songs, found none"),
+        ({"songs": [SECRET]}, 422, "body.songs[0]: expected an object with id and segments, found a string"),
+        ({"songs": [{"segments": [SECRET]}]}, 422, "body.songs[0].id: expected one, found none"),
+        ({"songs": [{"id": SECRET}]}, 422, "body.songs[0].segments: expected one, found none"),
+        ({"songs": [song(SECRET) | {SECRET: 1}]}, 422, "body.songs[0]: expected id and segments, found another key"),
+        ({"songs": [song(SECRET), song(None)]}, 422, "body.songs[1].id: expected a string, found null"),
+        ({"songs": [song(f"{SECRET}\ud800")]}, 422, "body.songs[0].id: expected text, found half a surrogate pair"),
+        ({"songs": [song(SECRET)], "threshold": -0.1}, 422, "threshold: expected a finite number of nats"),
+        ({"songs": [song(SECRET)], "threshold": math.nan}, 422, "threshold: expected a finite number of nats"),
+        ({"songs": [song(SECRET)], "threshold": math.inf}, 422, "threshold: expected a finite number of nats"),
+        ({"songs": [song(SECRET)], "threshold": True}, 422, "threshold: expected a finite number of nats"),
+        ({"songs": [song(SECRET)], "threshold": SECRET}, 422, "threshold: expected a finite number of nats"),
+        ({"songs": [song(SECRET)], "mode": SECRET}, 422, "mode: expected one of fast, balanced, accurate"),
+        ({"songs": [song(SECRET)], "mode": [SECRET]}, 422, "mode: expected one of fast, balanced, accurate"),
+        ({"songs": [song(SECRET)], "mode": "fast", "threshold": 1}, 422, "expected a mode or a threshold, found both"),
+        ([SECRET], 422, "body: expected an object, found a list"),
+        (SECRET, 422, "body: expected an object, found a string"),
+        (7, 422, "body: expected an object, found a number"),
+        (None, 422, "body: expected an object, found null"),
     ],
 )
-def test_a_bad_request_is_explained_without_repeating_it(service: Client, body: Any, message: str) -> None:
+def test_a_bad_request_is_explained_without_repeating_it(service: Client, body: Any, status: int, message: str) -> None:
     response = post(service, body)
-    assert response.status_code == 422
+    assert response.status_code == status
     assert set(response.json()) == {"error"}
     assert message in response.json()["error"]
     assert SECRET not in response.text
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    "body",
     [
-        (b"{", 422),
-        (b"", 422),
-        (f'{{"songs": [{SECRET}'.encode(), 422),
-        (b"\xff\xfe\x00" + SECRET.encode(), 400),
-        (b"[" * 100_000, 400),
-        (b"9" * 5000, 400),
+        b"{",
+        b"",
+        f'{{"songs": [{SECRET}'.encode(),
+        b"\xff\xfe\x00" + SECRET.encode(),
+        b"[" * 100_000,
+        b"9" * 5000,
     ],
 )
-def test_malformed_json_is_explained_without_repeating_it(service: Client, body: bytes, status: int) -> None:
+def test_malformed_json_is_explained_without_repeating_it(service: Client, body: bytes) -> None:
     response = service.post(body)
-    assert response.status_code == status
+    assert response.status_code == 400
     assert set(response.json()) == {"error"}
-    assert "body" in response.json()["error"]
+    assert "body: expected JSON, found something else" in response.json()["error"]
     assert SECRET not in response.text
+
+
+@pytest.mark.parametrize("mode", ["fast", "balanced", "accurate"])
+def test_the_mode_of_a_request_turns_the_dial(service: Client, bundle: Path, mode: str) -> None:
+    segments = [random_segments(400, seed=n) for n in range(8)]
+    songs = [song(f"song-{n}", one.tolist()) for n, one in enumerate(segments)]
+    body = service.classify(songs, mode=mode).json()
+    cascade = open_cascade(load_bundle(bundle))
+    threshold = {"fast": math.inf, "balanced": cascade.threshold_nats, "accurate": -1.0}[mode]
+    expected = cascade.answer(segments, threshold)
+    assert [one["answered_by"] for one in body["songs"]] == [expected.answered_by(row) for row in range(8)]
+    assert (body["mode"], body["threshold"]) == (mode, cascade.threshold_nats if mode == "balanced" else None)
+
+
+def test_the_dial_is_in_the_query_or_in_the_body(service: Client) -> None:
+    body = json.dumps({"songs": [song("one")]}).encode()
+    assert service.post(body, path="/v1/classify?threshold=0.25").json()["threshold"] == 0.25
+    assert service.post(body, path="/v1/classify?mode=fast").json()["mode"] == "fast"
+    both = service.post(json.dumps({"songs": [song("one")], "mode": "fast"}).encode(), path="/v1/classify?mode=fast")
+    assert (both.status_code, both.json()["error"]) == (
+        422,
+        "expected the dial in the query or in the body, found it in both",
+    )
 
 
 def test_another_method_is_an_error_of_the_same_shape(service: Client) -> None:
@@ -170,12 +209,36 @@ def test_the_most_songs_of_a_request_are_answered(service: Client) -> None:
     assert {answer["windows"] for answer in response.json()["songs"]} == {1}
 
 
-def test_the_service_is_ready_and_counts_its_requests(service: Client) -> None:
-    service.classify([song("one")])
-    assert service.get("/readyz").status_code == 200
-    assert "/v1/classify" in service.get("/metrics").text
+def test_the_service_is_ready(service: Client) -> None:
+    assert [service.get(path).status_code for path in ("/readyz", "/livez", "/healthz", "/metrics", "/")] == [200] * 5
 
 
-def test_the_service_describes_its_path(service: Client) -> None:
-    path = service.get("/docs.json").json()["paths"]["/v1/classify"]["post"]
-    assert set(path["responses"]) >= {"200", "422"}
+def test_what_there_is_not_is_an_error_of_the_same_shape(service: Client) -> None:
+    response = service.get("/v1/clasify")
+    assert (response.status_code, set(response.json())) == (404, {"error"})
+
+
+def test_the_service_describes_every_path_with_examples_that_work(service: Client) -> None:
+    described = service.get("/docs.json").json()
+    assert set(described["paths"]) == {
+        "/v1/classify", "/v1/model", "/v1/tradeoff", "/v1/admin/reload", "/livez", "/healthz", "/readyz", "/metrics",
+    }  # fmt: skip
+    path = described["paths"]["/v1/classify"]["post"]
+    assert set(path["responses"]) >= {"200", "400", "413", "415", "422", "503", "504"}
+    bodies = path["requestBody"]["content"]
+    assert set(bodies) == set(READERS)
+    example = bodies["application/json"]["example"]
+    (answer,) = service.post(json.dumps(example).encode()).json()["songs"]
+    assert answer["id"] == "try-me"
+    assert "genre" in answer
+
+
+def test_the_model_and_its_trade_off_can_be_read(service: Client, bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    card = service.get("/v1/model").json()
+    assert card["classes"] == list(CLASSES)
+    assert (card["version"], card["threshold_nats"]) == (loaded.manifest.version, loaded.manifest.threshold_nats)
+    assert card["guarantee"]["kept"] == loaded.manifest.guarantee.kept
+    assert "provenance" not in card
+    rows = service.get("/v1/tradeoff").json()["rows"]
+    assert rows == [vars(row) for row in loaded.tradeoff]
