@@ -14,6 +14,7 @@ VERBS = {
     "train-teacher": ("training.train_teacher", "train the accurate network, and fold teachers for the student"),
     "join": ("training.join", "let several teachers answer as one"),
     "train-student": ("training.train_student", "distil the fast network from the teacher"),
+    "report": ("training.report", "look at a training run, with a page"),
     "export": ("export.export", "write both as a bundle: ONNX, parity, calibration, manifest"),
     "evaluate": ("serving.evaluate", "measure a bundle on labelled songs, with the trade-off table"),
     "serve": ("serving.serve", "answer over HTTP"),

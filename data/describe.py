@@ -132,11 +132,9 @@ def describe(songs: Positional[Path], page: Path | None = None) -> Description:
         page: The HTML page to write.
     """
     source = open_source(songs, None, {})
-    page = page or _page_of(songs)
-    if page.suffix != ".html" or page.is_dir():
-        raise ConfigError(f"--page: expected a file that ends in .html, found {page}")
+    page = page_of(songs, page)
     try:
-        from data.describe_page import write_page
+        from data.describe_page import write_description
     except ImportError as error:
         raise MissingDependencyError(
             f"{error.name} is not installed; the page needs it. `pip install -e '.[report]'`"
@@ -153,17 +151,19 @@ def describe(songs: Positional[Path], page: Path | None = None) -> Description:
         found = "; ".join([counted(len(tally.lengths), "song"), *map(": ".join, tally.faults.listed)])
         raise SongError(f"{songs}: expected songs to describe, with at least one finite segment; found {found}")
     description = _description(songs, page, source.units, tally)
-    try:
-        write_page(description, np.array(tally.lengths))
-    except OSError as error:
-        raise ConfigError(f"{page}: expected a place to write the page, found: {error.strerror}") from None
+    write_description(description, np.array(tally.lengths))
     return description
 
 
-def _page_of(songs: Path) -> Path:
-    """Return the page's default place; `resolve` gives `.` and `songs/` a name."""
-    songs = songs.resolve()
-    return (songs.parent if os.access(songs.parent, os.W_OK) else Path("artifacts")) / f"{songs.stem}.html"
+def page_of(source: Path, page: Path | None) -> Path:
+    """Return where the page about `source` goes, by default beside it; what is no place for one is a `ConfigError`."""
+    if page is None:
+        source = source.resolve()  # Gives `.` and `songs/` a name.
+        folder = source.parent if os.access(source.parent, os.W_OK) else Path("artifacts")
+        return folder / f"{source.stem}.html"
+    if page.suffix != ".html" or page.is_dir():
+        raise ConfigError(f"--page: expected a file that ends in .html, found {page}")
+    return page
 
 
 def _description(songs: Path, page: Path, units: Units, tally: SongTally) -> Description:

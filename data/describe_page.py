@@ -1,62 +1,34 @@
 """The page of `segue describe`: what was found, drawn for someone who has ten seconds."""
 
-import io
-import warnings
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from data.atomic import atomic_file
 from data.description import BLOCKS, RARE_SONGS, Description, Figures
+from data.page import BAND, FINE, INK, NONE, WATCH, drawing, svg, write_page
 from data.song import PITCH_CLASSES, WINDOW, Ints, Units
 
-FINE, WATCH, NONE, BAND, INK = "#3b5bdb", "#e8590c", "#adb5bd", "#e9ecef", "#343a40"
 DRAWN_CLASSES = 24
 LENGTH_BINS = 40
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # Text stays text: the page's own font, searchable, and small.
-    "svg.hashsalt": "segue",  # The same songs make the same page.
-    "text.parse_math": False,  # A dollar in a class name is a dollar.
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": NONE,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-}
 
 
-def write_page(description: Description, lengths: Ints) -> None:
+def write_description(description: Description, lengths: Ints) -> None:
     """Write the page of a description; `lengths` (n_songs,) are those of the songs, in segments."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     same = description.lengths.min == description.lengths.max
-    with rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # Only matplotlib's font lacks it; the browser draws the text.
-        html = templates.get_template("describe.html.j2").render(
+    with drawing():
+        write_page(
+            description.page,
+            Path(__file__).with_name("describe.html.j2"),
             found=description,
-            classes=_svg(_draw_classes(description)),
-            lengths=None if same else _svg(_draw_lengths(lengths)),
-            features=_svg(_draw_features(description.features, description.units)),
+            classes=svg(_draw_classes(description)),
+            lengths=None if same else svg(_draw_lengths(lengths)),
+            features=svg(_draw_features(description.features, description.units)),
         )
-    with atomic_file(description.page) as draft:
-        draft.write_text(html, encoding="utf-8")
 
 
 def _draw_classes(description: Description) -> Figure:
@@ -126,11 +98,3 @@ def _draw_boxes(axes: Axes, features: Sequence[Figures]) -> None:
         axes.vlines(x, low, high, color=colour, linewidth=1)
         axes.bar(x, third - first, 0.42, first, color=colour)
         axes.hlines(middle, x - 0.21, x + 0.21, color="white", linewidth=1.5)
-
-
-def _svg(figure: Figure) -> Markup:
-    """Return the picture as an SVG element; matplotlib escapes the text in it."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = file.getvalue()
-    return Markup(text[text.index("<svg") :])

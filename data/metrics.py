@@ -65,13 +65,24 @@ def nll(probs: Probs, labels: Ints) -> float:
     return float(-np.log(np.maximum(probs[np.arange(len(labels)), labels], TINY)).mean())
 
 
+def reliability(probs: Probs, labels: Ints, bins: int = 15) -> tuple[Ints, Probs, Probs]:
+    """Return songs, mean confidence and accuracy in equal-width bins of confidence, (bins,) each; NaN where none is.
+
+    Niculescu-Mizil and Caruana, *Predicting Good Probabilities with Supervised Learning*, ICML 2005.
+    """
+    confidence = probs.max(axis=1)
+    right = probs.argmax(axis=1) == labels
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    songs = np.bincount(bin_of, minlength=bins)
+    sums = [np.bincount(bin_of, weights=values, minlength=bins) for values in (confidence, right)]
+    mean_confidence, accuracy = (np.where(songs, each / np.maximum(songs, 1), np.nan) for each in sums)
+    return songs, mean_confidence, accuracy
+
+
 def ece(probs: Probs, labels: Ints, bins: int = 15) -> float:
     """Return the expected calibration error: |confidence - accuracy|, averaged over equal-width bins of confidence.
 
     Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017.
     """
-    confidence = probs.max(axis=1)
-    right = probs.argmax(axis=1) == labels
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(bin_of, weights=confidence - right, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    songs, confidence, accuracy = reliability(probs, labels, bins)
+    return float(np.nansum(songs * np.abs(confidence - accuracy)) / len(labels))

@@ -155,6 +155,20 @@ def journal(out: Path, settings: Mapping[str, Any], *, resume: bool, tensorboard
     shutil.rmtree(opened.folder)
 
 
+def load_metrics(run: Path) -> dict[str, list[Epoch]]:
+    """Return the epochs of each fit of a run folder, the network itself first; none where it was not trained here."""
+    found = {}
+    for file in (run / METRICS).glob("*.jsonl"):
+        try:
+            found[file.stem] = [Epoch(**json.loads(line)) for line in file.read_text().splitlines()]
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{file}: expected a line of JSON an epoch, found something else: {error}") from None
+        if not found[file.stem]:
+            raise RunError(f"{file}: expected a line of JSON an epoch, found an empty file")
+    # fold-2 comes before fold-10, and teacher or student before both.
+    return dict(sorted(found.items(), key=lambda one: (one[0].startswith("fold-"), len(one[0]), one[0])))
+
+
 def _check_same(folder: Path, settings: Mapping[str, Any]) -> None:
     """Refuse to go on with a journal that is not there, or was begun with other settings."""
     try:

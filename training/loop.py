@@ -154,14 +154,14 @@ def fit(
             logits = predict(network, songs, validation_rows, config.windows)
             quality = accuracy(logits, labels), nll(softmax(logits), labels)
             epochs.append(Epoch(number, learnt.loss, learnt.accuracy, *quality, learnt.rate, songs_per_s))
-            if _best(epochs) is epochs[-1]:
+            if best_epoch(epochs) is epochs[-1]:
                 best = weights_of(network)
             if journal:
                 journal.save(name, Checkpoint(epochs, weights_of(network), best, optimiser_tensors(optimiser)))
             progress.set_postfix(loss=f"{learnt.loss:.3f}", accuracy=f"{quality[0]:.3f}")
     if config.keep == "best":
         network.load_state_dict(best)
-    kept = _best(epochs) if config.keep == "best" else epochs[-1]
+    kept = best_epoch(epochs) if config.keep == "best" else epochs[-1]
     log.info("%s: validation accuracy %.3f in epoch %d of %d", name, kept.validation_accuracy, kept.epoch, len(epochs))
     return Fit(epochs, kept, predict(network, songs, validation_rows, config.windows))
 
@@ -298,10 +298,11 @@ def load_optimiser(optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def _best(epochs: Sequence[Epoch]) -> Epoch:
+def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
+    """Return the epoch of the best validation accuracy, and among those of one accuracy of the best nll."""
     return max(epochs, key=lambda epoch: (epoch.validation_accuracy, -epoch.validation_nll))
 
 
 def _stalled(epochs: Sequence[Epoch], patience: int) -> bool:
     """Tell whether the last `patience` epochs were all no better than one before them."""
-    return bool(patience and epochs and len(epochs) - _best(epochs).epoch >= patience)
+    return bool(patience and epochs and len(epochs) - best_epoch(epochs).epoch >= patience)

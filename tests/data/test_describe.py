@@ -247,7 +247,8 @@ def test_the_page_never_takes_the_place_of_songs(table: Path) -> None:
 
 @pytest.mark.parametrize("library", ["jinja2", "matplotlib"])
 def test_a_missing_library_is_named_with_its_extra(table: Path, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
-    monkeypatch.delitem(sys.modules, "data.describe_page", raising=False)
+    for module in ("data.describe_page", "data.page"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingDependencyError, match=rf"{library} is not installed.*\.\[report\]"):
         describe(table)
