@@ -19,7 +19,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import dacite
 from tyro.conf import Positional
@@ -37,6 +37,7 @@ from serving.evaluate import evaluate, tradeoff_text
 from training.loop import LoopConfig
 from training.losses import DistillationConfig, LabelConfig
 from training.networks.build import SingleConfig
+from training.networks.convolutional import ConvolutionalConfig
 from training.networks.dense import DenseConfig
 from training.networks.recurrent import RecurrentConfig
 from training.train_student import STUDENT_LOOP, train_student
@@ -237,10 +238,26 @@ def read_recipe(path: Path) -> Recipe:
         tuple[str, ...]: _as_tuple,
         tuple[int, ...]: _as_tuple,
     }
+    config = dacite.Config(type_hooks=hooks, strict=True)
+    # Of a union dacite only says that no member fits; the shape tells which one is meant, and what is wrong with it.
+    hooks[get_type_hints(TeacherRecipe)["network"]] = lambda network: _network(network, config)
     try:
-        return dacite.from_dict(Recipe, given, dacite.Config(type_hooks=hooks, strict=True))
+        return dacite.from_dict(Recipe, given, config)
     except (dacite.DaciteError, ConfigError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _network(given: Any, config: dacite.Config) -> Any:
+    """Return the network of a recipe: of the shape it names, else a recurrent one."""
+    if not isinstance(given, dict):
+        raise ConfigError(f"network: expected a table, found {given!r}")
+    shapes: dict[Any, type[RecurrentConfig | ConvolutionalConfig | DenseConfig]] = {
+        kind.shape: kind for kind in (RecurrentConfig, ConvolutionalConfig, DenseConfig)
+    }
+    shape = given.get("shape", RecurrentConfig.shape)
+    if shape not in shapes:
+        raise ConfigError(f"network.shape: expected one of {', '.join(shapes)}, found {shape!r}")
+    return dacite.from_dict(shapes[shape], given, config)
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

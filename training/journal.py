@@ -76,7 +76,10 @@ class Journal:
 
         Raises:
             RunError: there is nothing to go on with, or it was started with other settings.
+            MissingDependencyError: metrics for TensorBoard are asked for, and it is not installed.
         """
+        if tensorboard:
+            _summary_writer()
         folder = out.with_name(f"{out.name}.training")
         plain = json.loads(to_json(settings))
         if resume:
@@ -113,10 +116,13 @@ class Journal:
             for name, tensor in getattr(checkpoint, part).items()
         }
         epochs = [asdict(epoch) for epoch in checkpoint.epochs]
-        with atomic_file(self._checkpoint(fit)) as draft:
-            save_file(tensors, draft, metadata={"epochs": json.dumps(epochs)})
-        with atomic_file(self.folder / METRICS / f"{fit}.jsonl") as draft:
-            draft.write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+        file = self._checkpoint(fit)
+        # The checkpoint comes last: killed in between, the run goes on with this epoch and writes its metrics again.
+        with telling_why(file.parent):
+            with atomic_file(self.folder / METRICS / f"{fit}.jsonl") as draft:
+                draft.write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+            with atomic_file(file) as draft:
+                save_file(tensors, draft, metadata={"epochs": json.dumps(epochs)})
         if self._tensorboard:
             self._write_scalars(fit, checkpoint.epochs[-1])
 
@@ -124,19 +130,14 @@ class Journal:
         """Copy the metrics into the folder of a finished run."""
         for part in (METRICS, TENSORBOARD):
             if (self.folder / part).is_dir():
-                shutil.copytree(self.folder / part, run / part)
+                # Hidden is what a process was writing when it was killed.
+                shutil.copytree(self.folder / part, run / part, ignore=shutil.ignore_patterns(".*"))
 
     def _checkpoint(self, fit: str) -> Path:
         return self.folder / CHECKPOINTS / f"{fit}.safetensors"
 
     def _write_scalars(self, fit: str, epoch: Epoch) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise MissingDependencyError(
-                "tensorboard is not installed. In the checkout: `pip install -e '.[tensorboard]'`"
-            ) from None
-        with SummaryWriter(str(self.folder / TENSORBOARD / fit)) as writer:
+        with _summary_writer()(str(self.folder / TENSORBOARD / fit)) as writer:
             for name, value in asdict(epoch).items():
                 if name != "epoch" and value is not None:
                     writer.add_scalar(name, value, epoch.epoch)
@@ -169,6 +170,26 @@ def load_metrics(run: Path) -> dict[str, list[Epoch]]:
     return dict(sorted(found.items(), key=lambda one: (one[0].startswith("fold-"), len(one[0]), one[0])))
 
 
+@contextmanager
+def telling_why(place: Path) -> Iterator[None]:
+    """Turn what goes wrong when files are written into `place`, no space left say, into a `RunError` that names it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{place}: cannot be written to: {error}") from None
+
+
+def _summary_writer() -> Any:
+    """Return the class that writes metrics for TensorBoard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingDependencyError(
+            "tensorboard is not installed. In the checkout: `pip install -e '.[tensorboard]'`"
+        ) from None
+    return SummaryWriter
+
+
 def _check_same(folder: Path, settings: Mapping[str, Any]) -> None:
     """Refuse to go on with a journal that is not there, or was begun with other settings."""
     try:
@@ -179,6 +200,8 @@ def _check_same(folder: Path, settings: Mapping[str, Any]) -> None:
         ) from None
     except (OSError, ValueError) as error:
         raise RunError(f"{folder / SETTINGS}: cannot be read: {error}. Leave --resume out to begin anew.") from None
+    if not isinstance(found, dict):
+        raise RunError(f"{folder / SETTINGS}: expected settings, found {found}. Leave --resume out to begin anew.")
     other = [name for name in settings if found.get(name) != settings[name]]
     if other:
         told = "; ".join(f"{name} was {found.get(name)}, and is {settings[name]}" for name in other)

@@ -67,7 +67,7 @@ class LoopConfig:
                 raise ConfigError(f"{name}: expected a number above 0, found {getattr(self, name)}")
         if not self.weight_decay >= 0:
             raise ConfigError(f"weight_decay: expected at least 0, found {self.weight_decay}")
-        if not 0 <= self.least_rate <= self.learning_rate:
+        if self.schedule == "cyclic" and not 0 <= self.least_rate <= self.learning_rate:
             raise ConfigError(
                 f"least_rate: expected 0 up to the learning rate of {self.learning_rate:g}, found {self.least_rate:g}"
             )
@@ -152,6 +152,7 @@ def fit(
             learnt = lesson.learn(network, optimiser, number, progress)
             songs_per_s = len(rows) / (time.perf_counter() - started)
             logits = predict(network, songs, validation_rows, config.windows)
+            lesson.check_answers(logits, number, learnt.rate, network.n_parts)
             quality = accuracy(logits, labels), nll(softmax(logits), labels)
             epochs.append(Epoch(number, learnt.loss, learnt.accuracy, *quality, learnt.rate, songs_per_s))
             if best_epoch(epochs) is epochs[-1]:
@@ -225,11 +226,20 @@ class Lesson:
     def _check_finite(self, costs: Sequence[float], first: int, rate: float) -> None:
         wrong = next((place for place, cost in enumerate(costs) if not math.isfinite(cost)), None)
         if wrong is not None:
-            raise RunError(
-                f"{self.name}: the loss became {costs[wrong]} in training step {first + wrong + 1}, at a learning rate "
-                f"of {rate:.1e}. Try a smaller --learning-rate than {self.config.learning_rate:g}, "
-                f"or a smaller --clip-norm than {self.config.clip_norm:g}."
-            )
+            raise self._diverged(f"the loss became {costs[wrong]} in training step {first + wrong + 1}", rate)
+
+    def check_answers(self, logits: Floats, epoch: int, rate: float, n_parts: int) -> None:
+        """Refuse logits after an epoch that are no numbers: its last step broke the weights, after the last loss."""
+        if not np.isfinite(logits).all():
+            last = epoch * self.n_batches * n_parts
+            raise self._diverged(f"the validation logits became nan after training step {last}", rate)
+
+    def _diverged(self, what: str, rate: float) -> RunError:
+        return RunError(
+            f"{self.name}: {what}, at a learning rate of {rate:.1e}. "
+            f"Try a smaller --learning-rate than {self.config.learning_rate:g}, "
+            f"or a smaller --clip-norm than {self.config.clip_norm:g}."
+        )
 
 
 def step(optimiser: Optimizer, network: nn.Module, cost: Tensor, rate: float, clip_norm: float) -> None:

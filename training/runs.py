@@ -28,6 +28,7 @@ from data.provenance import Provenance, provenance
 from data.song import Floats, Ints, Units
 from data.splits import Splits
 from data.table import NO_LABEL, SongTable
+from training.journal import telling_why
 from training.loop import LoopConfig, predict
 from training.networks.build import Config, Role, build
 from training.networks.network import Network
@@ -89,15 +90,17 @@ def describe(
 
 def save_run(folder: Path, run: Run, network: Network, songs: SongTable, splits: Splits) -> None:
     """Write the files every run has into `folder`."""
-    (folder / "run.json").write_text(json.dumps(dataclasses.asdict(run), indent=2))
     ids = {name: [songs.song_ids[row] for row in rows] for name, rows in vars(splits).items()}
-    (folder / "splits.json").write_text(json.dumps(ids, indent=1))
-    save_tensors(network.state_dict(), folder / "model.safetensors")
+    with telling_why(folder):
+        (folder / "run.json").write_text(json.dumps(dataclasses.asdict(run), indent=2))
+        (folder / "splits.json").write_text(json.dumps(ids, indent=1))
+        save_tensors(network.state_dict(), folder / "model.safetensors")
 
 
 def save_held_out(folder: Path, held_out: HeldOut) -> None:
     """Write what the fold teachers say."""
-    save_arrays(vars(held_out), folder / "held_out.safetensors")
+    with telling_why(folder):
+        save_arrays(vars(held_out), folder / "held_out.safetensors")
 
 
 def unlabelled_rows(songs: SongTable, splits: Splits) -> Ints:
@@ -145,9 +148,18 @@ def load_held_out(folder: Path) -> HeldOut:
             f"{folder}: expected held-out logits of fold teachers, found none. Train the teacher with --folds 2."
         )
     try:
-        return HeldOut(**load_arrays(file))
+        held_out = HeldOut(**load_arrays(file))
     except (OSError, SafetensorError, TypeError) as error:
         raise RunError(f"{file}: cannot be read, it may be cut short: {error}") from None
+    for name, logits in vars(held_out).items():
+        if logits.ndim != 2 or not np.isfinite(logits).all():
+            raise RunError(f"{file}: expected {name} of shape (songs, classes), all finite, found {logits.shape}")
+    if held_out.logits.shape[1] != held_out.unlabelled.shape[1]:
+        raise RunError(
+            f"{file}: expected one number of classes, found {held_out.logits.shape[1]} in logits "
+            f"and {held_out.unlabelled.shape[1]} in unlabelled"
+        )
+    return held_out
 
 
 def load_splits(folder: Path, run: Run, songs: SongTable) -> Splits:

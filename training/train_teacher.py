@@ -27,11 +27,12 @@ from tyro.conf import Positional
 
 from data.atomic import atomic_folder
 from data.command import run
-from data.errors import ConfigError
+from data.errors import ConfigError, LabelError
 from data.song import Ints
 from data.splits import Shares, deal, split
 from data.table import SongTable
 from training.execution import Execution
+from training.feed import check_songs
 from training.journal import Journal, journal
 from training.loop import Fit, LoopConfig, fit, predict
 from training.losses import LabelConfig, LabelLoss, Targets
@@ -108,7 +109,9 @@ def train_teacher(
         held_out = None
         if folds:
             without_label = unlabelled_rows(table, splits)[: None if unlabelled else 0]
+            check_songs(table, without_label)  # The fold teachers answer for them when hours may have passed.
             fold_of = deal(table, splits.train, folds, split_seed)
+            check_folds(table, splits.train, fold_of)
             members, held_out = _fold_teachers(table, splits.train, fold_of, without_label, network, loop, fitting)
         config: Config
         teacher: Network
@@ -156,6 +159,19 @@ def fit_to_labels(
         journal=journal,
     )
     return network, fitted
+
+
+def check_folds(songs: SongTable, rows: Ints, fold_of: Ints) -> None:
+    """Refuse folds (n,) of training songs in which a class lies in one alone: who answers for it never heard of it."""
+    for label in np.unique(songs.labels[rows]):
+        of_class = songs.labels[rows] == label
+        folds = np.unique(fold_of[of_class])
+        if len(folds) == 1:
+            raise LabelError(
+                f"{songs.path}: expected training songs of {songs.classes[label]} in at least two folds, so that every "
+                f"fold teacher hears some, found {of_class.sum()} in one; they may be of one artist. Find more of them, "
+                "leave the class out (`segue songs --classes`), or train without --folds."
+            )
 
 
 def _fold_teachers(

@@ -189,9 +189,15 @@ def test_training_on_several_windows_sees_more_than_the_centre() -> None:
     ("name", "value"),
     [
         ("epochs", 0), ("windows", 0), ("batch_songs", 1), ("learning_rate", 0.0), ("learning_rate", math.nan),
-        ("clip_norm", 0.0), ("weight_decay", -1.0), ("patience", -1), ("half_cycle_steps", 0), ("least_rate", 1.0),
+        ("clip_norm", 0.0), ("weight_decay", -1.0), ("patience", -1), ("half_cycle_steps", 0),
     ],
 )  # fmt: skip
 def test_settings_under_which_nothing_is_learnt_are_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{name}: expected .*, found {value:g}"):
         LoopConfig(**{name: value})  # type: ignore[arg-type]
+
+
+def test_the_least_rate_of_a_cycle_is_not_above_its_peak() -> None:
+    with pytest.raises(ConfigError, match="least_rate: expected 0 up to the learning rate of 0.004, found 1$"):
+        LoopConfig(schedule="cyclic", least_rate=1.0)
+    assert LoopConfig(learning_rate=1e-6).rate(0, 10) < 1e-6  # Other schedules have none.
