@@ -14,6 +14,7 @@ VERBS = {
     "train-teacher": ("training.train_teacher", "train the accurate network, and fold teachers for the student"),
     "train-student": ("training.train_student", "distil the fast network from the teacher"),
     "export": ("export.export", "write both as a bundle: ONNX, parity, calibration, manifest"),
+    "calibrate": ("export.calibrate", "set the dial anew: to an accuracy, a fallback rate, a speed, or a promise"),
     "evaluate": ("serving.evaluate", "measure a bundle on labelled songs, with the trade-off table"),
     "serve": ("serving.serve", "answer over HTTP"),
     "score": ("serving.score", "put a genre on every song of a table"),

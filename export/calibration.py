@@ -96,9 +96,7 @@ def fit_class_scales(student: Opinion, teacher: Opinion, labels: Ints) -> tuple[
     if not overall > 0:
         return (1.0,) * n_classes  # Asking the teacher gains nothing, so no class gains more than another.
     prior = PRIOR_SONGS * squares.sum() / len(labels)
-    slopes = np.clip(
-        (gained + prior * overall) / (squares + prior), overall / MOST_APART, overall * MOST_APART
-    )
+    slopes = np.clip((gained + prior * overall) / (squares + prior), overall / MOST_APART, overall * MOST_APART)
     return tuple((slopes.max() / slopes).tolist())
 
 
@@ -156,9 +154,7 @@ def _by_accuracy(student: Opinion, teacher: Opinion, labels: Ints, goal: Goal, s
     return float(grid[chosen]), Guarantee(
         target=goal.target,
         asked=goal.asked,
-        measured=float(
-            means[chosen] if goal.target == "accuracy" else 100 * (teacher_right.mean() - means[chosen])
-        ),
+        measured=float(means[chosen] if goal.target == "accuracy" else 100 * (teacher_right.mean() - means[chosen])),
         calibration_songs=len(labels),
         confidence=goal.confidence,
         kept=bool(passed),

@@ -1,6 +1,7 @@
 """Temperatures: how sure each model really is, for a song it sees one window of and for one it sees more of."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ log = logging.getLogger(__name__)
 
 TEMPERATURES = (0.05, 20.0)
 LONG_LOOK = 9  # Windows that the temperature of a longer look is fitted on, where the bundle itself asks for one only.
-LEAST_SONGS = 5  # With several windows, to fit the temperature of a longer look on.
+LEAST_SONGS = 5  # With several windows, to fit the temperature of a longer look on, and to measure it on.
+AT_THE_END = 0.01  # Of the range, in units of log temperature.
 
 
 @dataclass(frozen=True)
@@ -46,50 +48,53 @@ def hear(model: Model, windows: int, songs: SongTable, rows: Ints, name: str) ->
     return Heard(one, several, look, several if windows > 1 else one)
 
 
-def fit_temperatures(
-    fitting: Heard, labels: Ints, measuring: Heard, measuring_labels: Ints, name: str
-) -> tuple[Temperature, Temperature | None]:
-    """Return a model's temperature for one window, and for the mean over several if the songs are long enough.
+@dataclass(frozen=True)
+class Temperatures:
+    """Both temperatures of one model."""
+
+    single: Temperature  # Of a song it sees one window of.
+    mean: Temperature | None  # Of a song it sees several of; None where no song was that long.
+
+    def opinion(self, heard: Heard, class_scales: Sequence[float] | None = None) -> Opinion:
+        """Return the opinion that is served; for the scales see `serving.cascade.Opinion.of`."""
+        windows = heard.serves.windows
+        temperature = np.where(windows == 1, self.single.value, (self.mean or self.single).value)
+        return Opinion.of(heard.serves.logits, temperature, windows, class_scales)
+
+
+def fit_temperatures(heard: Heard, labels: Ints, fitting: Ints, measuring: Ints, name: str) -> Temperatures:
+    """Return a model's temperatures.
 
     Args:
-        fitting: what the model says of the songs to fit on.
-        labels: of those songs, (n,).
-        measuring: what it says of other songs, which tell how well calibrated it was before and is after.
-        measuring_labels: of those other songs.
+        heard: what it says of n songs.
+        labels: (n,) their classes.
+        fitting: the rows that the temperatures are fitted on.
+        measuring: the rows that tell how well calibrated it was before and is after.
         name: of the model.
     """
-    single = _fit(fitting.one, labels, measuring.one, measuring_labels, 1, name)
-    if fitting.several is None or measuring.several is None:
-        return single, None
-    long, measured = fitting.several.windows > 1, measuring.several.windows > 1
-    if long.sum() < LEAST_SONGS or not measured.any():
-        return single, None
-    mean = _fit(
-        fitting.several.take(np.flatnonzero(long)),
-        labels[long],
-        measuring.several.take(np.flatnonzero(measured)),
-        measuring_labels[measured],
-        fitting.windows,
-        name,
-    )
-    return single, mean
+    single = _fit(heard.one, labels, fitting, measuring, 1, name)
+    if heard.several is None:
+        return Temperatures(single, None)
+    long = heard.several.windows > 1
+    fitting, measuring = fitting[long[fitting]], measuring[long[measuring]]
+    if min(len(fitting), len(measuring)) < LEAST_SONGS:
+        return Temperatures(single, None)
+    return Temperatures(single, _fit(heard.several, labels, fitting, measuring, heard.windows, name))
 
 
-def _fit(
-    fitting: Opinion, labels: Ints, measuring: Opinion, measuring_labels: Ints, windows: int, name: str
-) -> Temperature:
-    value = fit_temperature(fitting.logits, labels)
-    if min(abs(np.log(value / end)) for end in TEMPERATURES) < 0.01:
+def _fit(heard: Opinion, labels: Ints, fitting: Ints, measuring: Ints, windows: int, name: str) -> Temperature:
+    value = fit_temperature(heard.logits[fitting], labels[fitting])
+    if min(abs(np.log(value / end)) for end in TEMPERATURES) < AT_THE_END:
         log.warning(
-            "%s: its temperature stands at %.3g, the end of the range: on %d songs it was %s",
+            "%s: its temperature stands at %.3g, the end of the range; on %d calibration songs it is %s right",
             name,
             value,
-            len(labels),
-            "always right" if value < 1 else "hardly ever right",
+            len(fitting),
+            "always" if value < 1 else "hardly ever",
         )
-    before = scores(softmax(measuring.logits), measuring_labels)
-    after = scores(softmax(measuring.logits, value), measuring_labels)
-    return Temperature(value, windows, len(measuring_labels), before, after)
+    logits, right = heard.logits[measuring], labels[measuring]
+    before, after = (scores(softmax(logits, one), right) for one in (1.0, value))
+    return Temperature(value, windows, len(measuring), before, after)
 
 
 def fit_temperature(logits: Floats, labels: Ints) -> float:
@@ -111,10 +116,3 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
         nll_and_slope, x0=[0.0], jac=True, method="L-BFGS-B", bounds=[np.log(TEMPERATURES)], options={"ftol": 1e-14}
     )
     return float(np.exp(found.x[0]))
-
-
-def temper(heard: Heard, single: Temperature, mean: Temperature | None) -> Opinion:
-    """Return the opinion that is served, at the temperatures that were fitted."""
-    windows = heard.serves.windows
-    temperature = np.where(windows == 1, single.value, (mean or single).value)
-    return Opinion.of(heard.serves.logits, temperature, windows)

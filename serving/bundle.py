@@ -90,7 +90,9 @@ class Guarantee:
                 f"{self.asked:,.0f} were asked for"
             )
         claim = (
-            f"at most {self.asked:g} points below the teacher" if self.target == "within" else f"accuracy {self.asked:g}"
+            f"at most {self.asked:g} points below the teacher"
+            if self.target == "within"
+            else f"accuracy {self.asked:g}"
         )
         if self.kept:
             at_least = "at least " if self.target == "accuracy" else ""
@@ -148,6 +150,7 @@ class Manifest:
     metrics_split: Literal["test", "calibration"]  # Which songs `metrics` were measured on.
     songs_sha256: str  # The table the models were trained on.
     split_songs: dict[str, int]
+    calibration_sha256: str  # The table of the songs that set temperatures and threshold.
     provenance: Provenance
     sha256: dict[str, str]  # File name to hash, for every file but the manifest.
 
