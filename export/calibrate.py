@@ -1,4 +1,4 @@
-"""Set the dial of a bundle to what you want of it: an accuracy, a share of songs for the teacher, a speed, or a promise.
+"""Set the dial of a bundle: to an accuracy, a share of songs for the teacher, a speed, or a promise.
 
 The songs are labelled ones that the models have not seen; those they trained on are left out. A quarter of the others
 fits the temperatures, the rest sets the threshold, and the bundle is written anew with its trade-off table and
@@ -57,9 +57,9 @@ class Calibrated:
             )
             if count
         ]
+        fits = [(name, one.temperature) for name, one in (("student", manifest.student), ("teacher", manifest.teacher))]
         temperatures = ", ".join(
-            f"{name} {one.temperature.value:.2f} (ece {one.temperature.before.ece:.3f} to {one.temperature.after.ece:.3f})"
-            for name, one in (("student", manifest.student), ("teacher", manifest.teacher))
+            f"{name} {fit.value:.2f} (ece {fit.before.ece:.3f} to {fit.after.ece:.3f})" for name, fit in fits
         )
         scales = (
             f" times {min(manifest.class_scales):.2g} to {max(manifest.class_scales):.2g} by class"
@@ -114,8 +114,8 @@ def calibrate(
     seen = were_seen(opened, [table.song_ids[row] for row in all_rows])
     if seen.all():
         raise LabelError(
-            f"{songs}: expected songs that the models have not seen, found {len(seen)} labelled songs, all of which they "
-            "were trained on; a threshold set on them would promise what it cannot keep"
+            f"{songs}: expected songs that the models have not seen, found {len(seen)} labelled songs, all of which "
+            "they were trained on; a threshold set on them would promise what it cannot keep"
         )
     rows, labels = all_rows[~seen], all_labels[~seen]
     sample = stack_windows(table.songs(rows[:TIMED_SONGS]))[0]
@@ -130,7 +130,7 @@ def calibrate(
         shutil.copytree(bundle, folder, dirs_exist_ok=True)
         dial = set_dial(*heard, labels, goal, costs, folder, per_class=per_class)
         if goal.target == "within" and not dial.guarantee.kept:
-            raise UnsupportedError(f"{bundle} stays as it is: {dial.guarantee}")
+            raise UnsupportedError(f"{out or bundle}: not written. All that can be said is {dial.guarantee}.")
         written = write_manifest(folder, _turned(manifest, dial, costs, table.fingerprint()))
     return Calibrated(out or bundle, written, manifest.threshold_nats, len(table) - len(all_rows), int(seen.sum()))
 

@@ -1,4 +1,4 @@
-"""Reliability diagrams: of the answers that a model is so sure of, how many are right?"""
+"""Reliability diagrams: how many are right of the answers that a model is so sure of."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from data.song import Ints
 from export.picture import COLOURS, GREY
 
 BINS = 10
+LEAST_SONGS = 5  # For a bar; fewer say nothing.
 
 
 def draw_reliability(picture: Path, labels: Ints, models: Mapping[str, tuple[Probs, Probs]]) -> None:
@@ -34,7 +35,8 @@ def draw_reliability(picture: Path, labels: Ints, models: Mapping[str, tuple[Pro
     for axes in grid[-1]:
         axes.set_xlabel("how sure the model is: its largest probability")
     figure.suptitle(
-        f"A bar on the dashed line keeps what it says: of answers with 70%, 70% are right.\n"
+        "A bar that ends on the dashed line keeps its word: of the answers given with 70%, 70% are right.\n"
+        "Grey: how many answers are that sure. "
         f"Measured on {len(labels):,} calibration songs that no temperature was fitted on.",
         fontsize=10,
         x=0.01,
@@ -48,11 +50,13 @@ def _draw(axes: Axes, probs: Probs, labels: Ints, colour: str) -> None:
     confidence, right = probs.max(axis=1), probs.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * BINS).astype(int), BINS - 1)
     counts = np.bincount(bin_of, minlength=BINS)
-    some = np.flatnonzero(counts)
-    accuracy = np.bincount(bin_of, right, BINS)[some] / counts[some]
-    error = np.sqrt(accuracy * (1 - accuracy) / counts[some])
+    enough = np.flatnonzero(counts >= LEAST_SONGS)
+    accuracy = np.bincount(bin_of, right, BINS)[enough] / counts[enough]
+    error = np.sqrt(accuracy * (1 - accuracy) / counts[enough])
     axes.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1.2, zorder=3)
-    axes.bar((some + 0.5) / BINS, accuracy, 0.92 / BINS, yerr=error, color=colour, alpha=0.75, ecolor="0.35", capsize=2)
+    axes.bar(
+        (enough + 0.5) / BINS, accuracy, 0.92 / BINS, yerr=error, color=colour, alpha=0.75, ecolor="0.35", capsize=2
+    )
     shares = counts / counts.sum()
     axes.bar((np.arange(BINS) + 0.5) / BINS, -0.12 * shares / shares.max(), 0.92 / BINS, color="0.8")
     axes.axhline(0, color="0.4", linewidth=0.8)

@@ -41,7 +41,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Temperature:
-    """What a model's logits are divided by before they become probabilities, fitted on some of the calibration songs."""
+    """What a model's logits are divided by before they become probabilities, fitted on calibration songs."""
 
     value: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     windows: int  # Of a song, at most, that it was fitted on.
@@ -86,22 +86,24 @@ class Guarantee:
             return f"measured, not promised: {self.measured:.1%} of {songs} fall back, {self.asked:.1%} were asked for"
         if self.target == "songs_per_s":
             return (
-                f"measured, not promised: {self.measured:,.0f} songs/s on this machine with the fallback rate of {songs}, "
+                f"measured, not promised: {self.measured:,.0f} songs/s at the fallback rate of {songs}, "
                 f"{self.asked:,.0f} were asked for"
             )
-        claim = (
-            f"at most {self.asked:g} points below the teacher"
-            if self.target == "within"
-            else f"accuracy {self.asked:g}"
-        )
+        if self.target == "within":
+            claim = f"at most {self.asked:g} point{'' if self.asked == 1 else 's'} below the teacher"
+            found = f"{self.measured:.1f} points below"
+        else:
+            claim = f"an accuracy of at least {self.asked:g}"
+            found = f"an accuracy of {self.measured:.3f}"
         if self.kept:
-            at_least = "at least " if self.target == "accuracy" else ""
-            return f"promised: {at_least}{claim}, with {self.confidence:.0%} confidence, from {songs}"
-        found = f"{self.measured:.1f} points below" if self.target == "within" else f"accuracy {self.measured:.3f}"
-        more = f"about {self.songs_needed:,} like these would" if self.songs_needed else "nor would more like these"
+            return f"promised: {claim}, with {self.confidence:.0%} confidence, from {songs}"
+        if self.songs_needed:
+            more = f"about {self.songs_needed:,} like these would"
+        else:
+            more = "more like these would not either, since it fails even where every song falls back"
         return (
-            f"measured, not promised: {found} on {songs}, which cannot support {claim} at {self.confidence:.0%} "
-            f"confidence; {more}"
+            f"measured, not promised: {found} on {songs}; they cannot support {claim} with {self.confidence:.0%} "
+            f"confidence, {more}"
         )
 
 

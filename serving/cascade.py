@@ -208,7 +208,7 @@ def open_cascade(
             open_model(bundle, entry, provider=provider, threads=threads),
             windows=windows or entry.windows,
             temperature=entry.temperature.value,
-            mean_temperature=entry.mean_temperature and entry.mean_temperature.value,
+            mean_temperature=entry.mean_temperature.value if entry.mean_temperature else None,
             class_scales=class_scales,
         )
 
