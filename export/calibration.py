@@ -140,9 +140,8 @@ def _by_accuracy(student: Opinion, teacher: Opinion, labels: Ints, goal: Goal, s
     order = np.random.default_rng(seed).permutation(len(labels))  # Bets are placed on one song after the other.
     student_right, teacher_right = ((one.probs.argmax(axis=1) == labels)[order] for one in (student, teacher))
     fallen_right = (answers(student, teacher, ALL_FALL_BACK).choice == labels)[order]
-    doubt = student.doubt_nats[order]
-    right = [np.where(falls_back(doubt, threshold), fallen_right, student_right) for threshold in grid]
-    means = np.array([one.mean() for one in right])
+    right = np.where(falls_back(student.doubt_nats[order], grid[:, None]), fallen_right, student_right)
+    means = right.mean(axis=1)
     passed = list(takewhile(lambda one: _is_promised(goal, one, teacher_right), right))
     reached = np.flatnonzero(means >= (goal.asked if goal.target == "accuracy" else means.max() - goal.asked / 100))
     if not passed and not len(reached):

@@ -167,8 +167,8 @@ def route(student: Opinion, threshold_nats: float, ask_teacher: Callable[[Ints],
     return Answers(probs, cross_entropy, by_teacher, hard, windows)
 
 
-def falls_back(student_doubt_nats: NDArray[np.float64], threshold_nats: float) -> Bools:
-    """Return which songs go on to the teacher; one whose doubt is not a number does."""
+def falls_back(student_doubt_nats: NDArray[np.float64], threshold_nats: float | NDArray[np.float64]) -> Bools:
+    """Return which songs go on to the teacher; one whose doubt is not a number does. Thresholds may be (k, 1)."""
     falls: Bools = ~(student_doubt_nats <= threshold_nats)
     return falls
 

@@ -28,7 +28,6 @@ Array = NDArray[np.float64]
 MONTE_CARLO_SIGMAS = 3
 ALPHA = 0.05
 COSTS = Costs(student_us=10.0, teacher_us=200.0)
-SETS = 2000
 
 
 def opinion_of(logits: Array) -> Opinion:
@@ -61,54 +60,53 @@ def choose(n: int, target: Target, asked: float, seed: int = 0) -> tuple[float, 
     return choose_threshold(*world(n, seed), Goal(target, asked, 1 - ALPHA), COSTS)
 
 
-def at_most(share: float) -> float:
-    """Return how large a share of the simulated sets may be, where `share` of all sets is what is allowed."""
-    return share + MONTE_CARLO_SIGMAS * sqrt(share * (1 - share) / SETS)
+def at_most(share: float, sets: int) -> float:
+    """Return how large a share of so many simulated sets may be, where `share` of all sets is what is allowed."""
+    return share + MONTE_CARLO_SIGMAS * sqrt(share * (1 - share) / sets)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("per_class", [False, True])
-def test_the_promise_is_broken_no_more_often_than_it_says(per_class: bool) -> None:
+@pytest.mark.parametrize(("per_class", "sets"), [(False, 2000), (True, 400)])
+def test_the_promise_is_broken_no_more_often_than_it_says(per_class: bool, sets: int) -> None:
     """Everything that calibration does is done anew for every set: temperatures, class scales, threshold."""
     points, songs = 5.0, 800
-    student, teacher, labels = world(20_000)
+    student, teacher, labels = world(4000)  # All songs there are, so that what is true of them is known.
     teacher_accuracy = is_right(teacher, labels).mean()
     rng = np.random.default_rng(0)
     rates, broken, kept = [], 0, 0
-    for _ in range(SETS):
+    for _ in range(sets):
         rows = rng.integers(len(labels), size=songs)
         shape, setting = (rows[part] for part in deal_parts(songs))
-        tempered = []
-        for one in (student, teacher):
-            temperature = fit_temperature(one.logits[shape], labels[shape])
-            tempered.append(Opinion.of(one.logits, temperature, one.windows))
+        temperatures = [fit_temperature(one.logits[shape], labels[shape]) for one in (student, teacher)]
+        ours, theirs = (
+            Opinion.of(one.logits, temperature, one.windows)
+            for one, temperature in zip((student, teacher), temperatures, strict=True)
+        )
         if per_class:
-            scales = fit_class_scales(*(one.take(shape) for one in tempered), labels[shape])
-            tempered[0] = Opinion.of(
-                student.logits, fit_temperature(student.logits[shape], labels[shape]), student.windows, scales
-            )
+            scales = fit_class_scales(ours.take(shape), theirs.take(shape), labels[shape])
+            ours = Opinion.of(student.logits, temperatures[0], student.windows, scales)
         threshold, guarantee = choose_threshold(
-            *(one.take(setting) for one in tempered), labels[setting], Goal("within", points, 1 - ALPHA), COSTS
+            ours.take(setting), theirs.take(setting), labels[setting], Goal("within", points, 1 - ALPHA), COSTS
         )
         kept += guarantee.kept
-        rates.append((tempered[0].doubt_nats > threshold).mean())
-        below = teacher_accuracy - cascade_right(*tempered, labels, threshold).mean()
+        rates.append((ours.doubt_nats > threshold).mean())
+        below = teacher_accuracy - cascade_right(ours, theirs, labels, threshold).mean()
         broken += guarantee.kept and below > points / 100
-    assert broken / SETS <= at_most(ALPHA)
+    assert broken / sets <= at_most(ALPHA, sets)
     # Neither empty nor too easy: a promise is made, it saves work, and the student alone would not keep it.
-    assert kept > 0.9 * SETS
+    assert kept > 0.9 * sets
     assert np.median(rates) < 0.6
     assert teacher_accuracy - is_right(student, labels).mean() > points / 100
 
 
 def test_a_promised_accuracy_is_missed_no_more_often_than_it_says() -> None:
-    asked, songs = 0.82, 600
-    student, teacher, labels = world(20_000)
+    asked, songs, sets = 0.82, 600, 2000
+    student, teacher, labels = world(4000)
     rng = np.random.default_rng(0)
     thresholds, broken, kept = [], 0, 0
     grid = np.linspace(0, log(4), 101)
     accuracies = np.array([cascade_right(student, teacher, labels, one).mean() for one in grid])
-    for _ in range(SETS):
+    for _ in range(sets):
         rows = rng.integers(len(labels), size=songs)
         threshold, guarantee = choose_threshold(
             student.take(rows), teacher.take(rows), labels[rows], Goal("accuracy", asked, 1 - ALPHA), COSTS
@@ -116,8 +114,8 @@ def test_a_promised_accuracy_is_missed_no_more_often_than_it_says() -> None:
         thresholds.append(threshold)
         kept += guarantee.kept
         broken += guarantee.kept and accuracies[np.abs(grid - threshold).argmin()] < asked
-    assert broken / SETS <= at_most(ALPHA)
-    assert kept > 0.9 * SETS
+    assert broken / sets <= at_most(ALPHA, sets)
+    assert kept > 0.9 * sets
     assert np.median(thresholds) > 0.3
     assert accuracies[-1] < asked
 
@@ -161,13 +159,13 @@ def test_kept_promises_say_so() -> None:
 
 def test_an_accuracy_that_is_measured_only_says_so() -> None:
     student, teacher, labels = world(100)
-    threshold, guarantee = choose_threshold(student, teacher, labels, Goal("accuracy", 0.85, 1 - ALPHA), COSTS)
+    threshold, guarantee = choose_threshold(student, teacher, labels, Goal("accuracy", 0.9, 1 - ALPHA), COSTS)
     grid = np.linspace(0, log(4), 101)
     right = np.array([cascade_right(student, teacher, labels, one).mean() for one in grid])
-    assert threshold == pytest.approx(grid[right >= 0.85].max())
+    assert threshold == pytest.approx(grid[right >= 0.9].max())
     assert not guarantee.kept
-    assert guarantee.measured >= 0.85
-    assert "they cannot support an accuracy of at least 0.85" in str(guarantee)
+    assert guarantee.measured >= 0.9
+    assert "they cannot support an accuracy of at least 0.9" in str(guarantee)
 
 
 @settings(max_examples=20, deadline=None)
