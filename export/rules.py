@@ -107,8 +107,8 @@ class Comparison:
         parts = [
             "# Rules of the cascade, compared on the same songs\n\n"
             "Which songs go on to the teacher (the signal), and whose answer stands then (on fallback)?\n"
-            "Area: between the curve and its own random line, in points. Gain: accuracy averaged over all fallback rates,\n"
-            "minus that of the first row, in points. Intervals: 95 %, paired bootstrap over songs.\n"
+            "Area: between the curve and its own random line, in points. Gain: accuracy averaged over all fallback\n"
+            "rates, minus that of the first row, in points. Intervals: 95 %, paired bootstrap over songs.\n"
             "What each rule is, and how to run this: `export/rules.py`.\n"
         ]
         for one in self.sets:

@@ -112,7 +112,5 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
         slope = (tempered[right] - (np.exp(log_probs) * tempered).sum(axis=1)).mean()
         return float(-log_probs[right].mean()), float(slope)
 
-    found = minimize(
-        nll_and_slope, x0=[0.0], jac=True, method="L-BFGS-B", bounds=[np.log(TEMPERATURES)], options={"ftol": 1e-14}
-    )
+    found = minimize(nll_and_slope, x0=[0.0], jac=True, method="L-BFGS-B", bounds=[np.log(TEMPERATURES)])
     return float(np.exp(found.x[0]))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from data.errors import ConfigError, SongError
 from data.song import Ints
 from export.calibration import (
+    MOST_APART,
     CalibrationConfig,
     Costs,
     Goal,
@@ -100,7 +101,7 @@ def test_the_promise_is_broken_no_more_often_than_it_says(per_class: bool, sets:
 
 
 def test_a_promised_accuracy_is_missed_no_more_often_than_it_says() -> None:
-    asked, songs, sets = 0.82, 600, 2000
+    asked, songs, sets = 0.82, 600, 500
     student, teacher, labels = world(4000)
     rng = np.random.default_rng(0)
     thresholds, broken, kept = [], 0, 0
@@ -213,7 +214,8 @@ def test_a_speed_lets_as_many_songs_fall_back_as_it_can_afford(seed: int, songs_
         (
             "accuracy",
             0.97,
-            r"accuracy: expected at most 0\.8\d\d, which is the best .* \(the teacher alone: 0\.8\d\d\)",
+            r"accuracy: expected at most 0\.950, which is the best that any threshold gives on 500 calibration songs "
+            r"\(the teacher alone: 0\.960\), found 0\.97",
         ),
     ],
 )
@@ -266,7 +268,7 @@ def test_one_song_is_too_few() -> None:
 
 
 def test_class_scales_ask_the_teacher_where_it_helps() -> None:
-    """Of class 0 the student is as often wrong as it says, and the teacher right; of class 1 neither is any better."""
+    """Of class 0 the student is wrong as often as it doubts, and the teacher right; of class 1 the teacher follows."""
     rng = np.random.default_rng(0)
     said = rng.integers(2, size=4000)
     doubt = rng.uniform(0.05, 0.65, size=4000)
@@ -276,8 +278,10 @@ def test_class_scales_ask_the_teacher_where_it_helps() -> None:
     knows = np.where(said == 0, labels, said)
     student, teacher = opinion_of(np.log(probs)), opinion_of(20.0 * np.eye(2)[knows])
     hard, easy = fit_class_scales(student, teacher, labels)
-    assert (hard, easy) == (1.0, 16.0)  # As far apart as they may be: four times below and above the common slope.
-    for row, scale in ((int(np.flatnonzero(said == 0)[0]), 1.0), (int(np.flatnonzero(said == 1)[0]), 16.0)):
+    # The slope of class 1 is zero, and so as far below that of all songs, which is the mean of the two, as it may be.
+    assert hard == 1.0
+    assert easy == pytest.approx(MOST_APART * 2, rel=0.1)
+    for row, scale in ((int(np.flatnonzero(said == 0)[0]), 1.0), (int(np.flatnonzero(said == 1)[0]), easy)):
         scaled = Opinion.of(student.logits, 1.0, student.windows, (hard, easy))
         assert scaled.doubt_nats[row] == pytest.approx(student.cross_entropy_nats[row] / scale)
 
