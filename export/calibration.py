@@ -97,7 +97,8 @@ def fit_class_scales(student: Opinion, teacher: Opinion, labels: Ints) -> tuple[
         return (1.0,) * n_classes  # Asking the teacher gains nothing, so no class gains more than another.
     prior = PRIOR_SONGS * squares.sum() / len(labels)
     slopes = np.clip((gained + prior * overall) / (squares + prior), overall / MOST_APART, overall * MOST_APART)
-    return tuple(map(float, slopes.max() / slopes))
+    scales: list[float] = (slopes.max() / slopes).tolist()
+    return tuple(scales)
 
 
 def choose_threshold(

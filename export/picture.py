@@ -85,7 +85,7 @@ def draw_tradeoff(picture: Path, rows: Sequence[TradeoffRow], found: Evaluation,
         ha="left",
         weight="bold",
     )
-    figure.supxlabel(textwrap.fill(f"Where it stands is {guarantee}.", 110), x=0.01, ha="left", fontsize=9.5)
+    figure.supxlabel(textwrap.fill(f"Where it stands is {guarantee}.", 125), x=0.01, ha="left", fontsize=9)
     figure.savefig(picture, dpi=130)
     plt.close(figure)
 

@@ -91,7 +91,7 @@ class Guarantee:
             )
         if self.target == "within":
             claim = f"at most {self.asked:g} point{'' if self.asked == 1 else 's'} below the teacher"
-            found = f"{self.measured:.1f} points below"
+            found = f"{abs(self.measured):.1f} points {'below' if self.measured >= 0 else 'above'}"
         else:
             claim = f"an accuracy of at least {self.asked:g}"
             found = f"an accuracy of {self.measured:.3f}"

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -51,12 +52,13 @@ def test_a_fallback_rate_is_that_of_the_songs_that_set_it(bundle: Path, songs: P
 
 
 def test_each_goal_says_what_may_be_said_of_it(bundle: Path, songs: Path, tmp_path: Path) -> None:
-    for options, words in (
+    goals: tuple[tuple[dict[str, Any], str], ...] = (
         ({"within": 30.0, "confidence": 0.9}, "promised: at most 30 points below the teacher, with 90% confidence"),
         ({"accuracy": 0.3}, "promised: an accuracy of at least 0.3, with 95% confidence, from 300 calibration songs"),
         ({"fallback_rate": 0.5}, "measured, not promised: 50.0% of 300 calibration songs fall back, 50.0% were asked"),
         ({"songs_per_s": 1.0}, "were asked for"),
-    ):
+    )
+    for options, words in goals:
         text = str(calibrate(bundle, songs, out=tmp_path / "bundle", **options))
         assert words in text
         assert (
@@ -197,7 +199,7 @@ def test_what_the_models_give_no_number_for_is_refused(
     ],
 )
 def test_goals_that_cannot_be_are_refused(
-    bundle: Path, songs: Path, tmp_path: Path, options: dict[str, float], kind: type[SegueError], message: str
+    bundle: Path, songs: Path, tmp_path: Path, options: dict[str, Any], kind: type[SegueError], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
         calibrate(bundle, songs, out=tmp_path / "bundle", **options)

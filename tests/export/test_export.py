@@ -23,7 +23,6 @@ from serving.bundle import load_bundle
 from tests.bundles import CLASSES, EASY
 from training.runs import load_run
 
-
 FILES = ("student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png", "reliability.png", "trained_on.npy")
 
 
