@@ -10,6 +10,7 @@ from itertools import takewhile
 import numpy as np
 
 from data.errors import ConfigError, SongError
+from data.metrics import TINY
 from data.song import Ints
 from export.promise import p_value_of_errors, p_value_of_losses, songs_for_accuracy, songs_for_losses
 from serving.bundle import Guarantee, Target
@@ -92,7 +93,7 @@ def fit_class_scales(student: Opinion, teacher: Opinion, labels: Ints) -> tuple[
     gain = (answers(student, teacher, ALL_FALL_BACK).choice == labels).astype(float) - (choice == labels)
     gained = np.bincount(choice, gain * doubt, n_classes)
     squares = np.bincount(choice, np.square(doubt), n_classes)
-    overall = gained.sum() / squares.sum()
+    overall = gained.sum() / max(squares.sum(), TINY)
     if not overall > 0:
         return (1.0,) * n_classes  # Asking the teacher gains nothing, so no class gains more than another.
     prior = PRIOR_SONGS * squares.sum() / len(labels)
@@ -121,7 +122,7 @@ def choose_threshold(
     ordered = np.sort(student.doubt_nats)
     ends = {0: np.log(student.probs.shape[1]), n: 0.0}
     threshold = float(ends[fallen] if fallen in ends else ordered[n - fallen - 1 : n - fallen + 1].mean())
-    falls = falls_back(student.doubt_nats, threshold)
+    falls = falls_back(student, threshold)
     if goal.target == "fallback_rate":
         measured = float(falls.mean())
     else:
@@ -141,7 +142,7 @@ def _by_accuracy(student: Opinion, teacher: Opinion, labels: Ints, goal: Goal, s
     order = np.random.default_rng(seed).permutation(len(labels))  # Bets are placed on one song after the other.
     student_right, teacher_right = ((one.probs.argmax(axis=1) == labels)[order] for one in (student, teacher))
     fallen_right = (answers(student, teacher, ALL_FALL_BACK).choice == labels)[order]
-    right = np.where(falls_back(student.doubt_nats[order], grid[:, None]), fallen_right, student_right)
+    right = np.where(falls_back(student.take(order), grid[:, None]), fallen_right, student_right)
     means = right.mean(axis=1)
     passed = list(takewhile(lambda one: _is_promised(goal, one, teacher_right), right))
     reached = np.flatnonzero(means >= (goal.asked if goal.target == "accuracy" else means.max() - goal.asked / 100))

@@ -153,7 +153,7 @@ def route(student: Opinion, threshold_nats: float, ask_teacher: Callable[[Ints],
         ask_teacher: returns the teacher's opinion of the songs of the given rows; called once at most, with those that
             fall back.
     """
-    hard = falls_back(student.doubt_nats, threshold_nats)
+    hard = falls_back(student, threshold_nats)
     by_teacher = np.zeros(len(hard), dtype=bool)
     if not hard.any():
         return Answers(student.probs, student.cross_entropy_nats, by_teacher, hard, student.windows)
@@ -167,9 +167,12 @@ def route(student: Opinion, threshold_nats: float, ask_teacher: Callable[[Ints],
     return Answers(probs, cross_entropy, by_teacher, hard, windows)
 
 
-def falls_back(student_doubt_nats: NDArray[np.float64], threshold_nats: float | NDArray[np.float64]) -> Bools:
-    """Return which songs go on to the teacher; one whose doubt is not a number does. Thresholds may be (k, 1)."""
-    falls: Bools = ~(student_doubt_nats <= threshold_nats)
+def falls_back(student: Opinion, threshold_nats: float | NDArray[np.float64]) -> Bools:
+    """Return which songs go on to the teacher, (n_songs,); one whose doubt is not a number does.
+
+    For thresholds (k, 1) the answer is (k, n_songs).
+    """
+    falls: Bools = ~(student.doubt_nats <= threshold_nats)
     return falls
 
 
@@ -199,20 +202,32 @@ def open_cascade(
         provider: where the models run.
         threads: threads of each model.
     """
+    manifest = bundle.manifest
+    student, teacher = (
+        open_voice(bundle, entry, windows=windows, provider=provider, threads=threads)
+        for entry in (manifest.student, manifest.teacher)
+    )
+    return Cascade(student, teacher, manifest.threshold_nats)
+
+
+def open_voice(
+    bundle: Bundle,
+    entry: ModelEntry,
+    *,
+    windows: int | None = None,
+    provider: Provider = "auto",
+    threads: int | None = None,
+) -> Voice:
+    """Return one of the models of a bundle, loaded; the options are those of `open_cascade`."""
     if windows is not None and windows < 1:
         raise ConfigError(f"windows: expected at least 1, found {windows}")
-    manifest = bundle.manifest
-
-    def voice(entry: ModelEntry, class_scales: Sequence[float] | None = None) -> Voice:
-        return Voice(
-            open_model(bundle, entry, provider=provider, threads=threads),
-            windows=windows or entry.windows,
-            temperature=entry.temperature.value,
-            mean_temperature=entry.mean_temperature.value if entry.mean_temperature else None,
-            class_scales=class_scales,
-        )
-
-    return Cascade(voice(manifest.student, manifest.class_scales), voice(manifest.teacher), manifest.threshold_nats)
+    return Voice(
+        open_model(bundle, entry, provider=provider, threads=threads),
+        windows=windows or entry.windows,
+        temperature=entry.temperature.value,
+        mean_temperature=entry.mean_temperature.value if entry.mean_temperature else None,
+        class_scales=bundle.manifest.class_scales if entry is bundle.manifest.student else None,
+    )
 
 
 def open_model(
