@@ -1,5 +1,6 @@
 """Rules compared: every figure against a plain loop, and a verdict that noise does not sway."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ def test_a_dial_is_a_plain_loop_over_all_fallback_rates() -> None:
     for place, rows in enumerate((np.arange(50), drawn)):
         order = rows[np.argsort(-signal[rows], kind="stable")]
         curve = [np.concatenate([fallen[order[:k]], own[order[k:]]]).mean() for k in range(51)]
-        mean = sum((a + b) / 2 for a, b in zip(curve, curve[1:], strict=False)) / 50
+        mean = sum((a + b) / 2 for a, b in itertools.pairwise(curve)) / 50
         assert found.mean_accuracy[place] == pytest.approx(mean)
         assert found.area_above_random[place] == pytest.approx(mean - (curve[0] + curve[-1]) / 2)
         assert found.accuracy_at[1.0][place] == pytest.approx(curve[-1])
