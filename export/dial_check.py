@@ -44,7 +44,7 @@ class Check:
 
     songs: str
     option: str
-    said: str
+    said: str  # In short.
     guarantee: Guarantee | None  # None: refused, and `said` has the reason.
     came_out: str
     unseen_songs: int
@@ -120,7 +120,7 @@ def _check(name: str, bundle: Path, songs: Path, test: Path, options: dict[str, 
         try:
             guarantee = calibrate(bundle, songs, **options, out=out).manifest.guarantee
         except UnsupportedError as error:
-            return Check(name, words, "refused" + str(error).partition(": not written.")[2], None, "", 0)
+            return Check(name, words, f"refused: {str(error).rpartition('confidence, ')[2]}", None, "", 0)
         found = evaluate(out, test).evaluation
         below = 100 * (found.teacher.accuracy - found.cascade.accuracy)
         came_out = {
@@ -129,7 +129,10 @@ def _check(name: str, bundle: Path, songs: Path, test: Path, options: dict[str, 
             "fallback_rate": f"{found.fallback_rate:.1%} fall back",
             "songs_per_s": f"{_songs_per_s(out, test):,.0f} songs/s",
         }[guarantee.target]
-    return Check(name, words, str(guarantee), guarantee, came_out, found.songs)
+    said = (
+        f"promised, from {guarantee.calibration_songs:,} songs" if guarantee.kept else str(guarantee).partition(";")[0]
+    )
+    return Check(name, words, said, guarantee, came_out, found.songs)
 
 
 def _songs_per_s(bundle: Path, songs: Path) -> float:
