@@ -88,7 +88,7 @@ def fit_class_scales(student: Opinion, teacher: Opinion, labels: Ints) -> tuple[
     each class, fitted by least squares and drawn towards the slope of all classes. A threshold times these scales asks
     where the expected gain is the same for every class.
     """
-    n_classes = student.probs.shape[1]
+    n_classes: int = student.probs.shape[1]
     doubt, choice = student.cross_entropy_nats, student.probs.argmax(axis=1)
     gain = (answers(student, teacher, ALL_FALL_BACK).choice == labels).astype(float) - (choice == labels)
     gained = np.bincount(choice, gain * doubt, n_classes)
