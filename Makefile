@@ -45,7 +45,7 @@ figures: setup  ## Measure the demo's bundle again and write the figures of READ
 	$(BIN)/segue evaluate artifacts/bundle artifacts/demo/test.arrow --json > artifacts/demo.json
 	$(BIN)/segue bench artifacts/bundle --songs artifacts/demo/test.arrow --batches 1 256 1024 --json > artifacts/speed.json
 	mv artifacts/demo.json artifacts/speed.json docs/results/
-	cp artifacts/bundle/tradeoff.png docs/tradeoff.png
+	cp artifacts/bundle/tradeoff.png artifacts/bundle/reliability.png docs/
 	$(BIN)/python -m bench.figures
 
 lock: setup  ## Write the installed versions to constraints.txt

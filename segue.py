@@ -16,6 +16,7 @@ VERBS = {
     "train-student": ("training.train_student", "distil the fast network from the teacher"),
     "report": ("training.report", "look at a training run, with a page"),
     "export": ("export.export", "write both as a bundle: ONNX, parity, calibration, manifest"),
+    "calibrate": ("export.calibrate", "set the dial anew: to an accuracy, a fallback rate, a speed, or a promise"),
     "evaluate": ("serving.evaluate", "measure a bundle on labelled songs, with the trade-off table"),
     "serve": ("serving.serve", "answer over HTTP"),
     "score": ("serving.score", "put a genre on every song of a table"),

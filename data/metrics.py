@@ -21,9 +21,9 @@ def log_softmax(logits: NDArray[Any]) -> Probs:
     return result
 
 
-def softmax(logits: NDArray[Any], temperature: float = 1.0) -> Probs:
-    """Return the probabilities of logits / temperature, (n, n_classes), in float64."""
-    result: Probs = np.exp(log_softmax(logits / temperature))
+def softmax(logits: NDArray[Any], temperature: float | Probs = 1.0) -> Probs:
+    """Return the probabilities of logits / temperature, (n, n_classes), in float64; the temperature may be (n,)."""
+    result: Probs = np.exp(log_softmax(logits / np.expand_dims(temperature, -1)))
     return result
 
 

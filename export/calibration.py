@@ -1,21 +1,28 @@
-"""Calibration: temperatures, and a threshold with a promise, from songs that neither model trained on."""
+"""Calibration: a threshold with a promise where songs support one, from songs that neither model trained on.
+
+A quarter of the calibration songs shapes what the dial turns: temperatures and, if wanted, a scale per class. The other
+three quarters set the dial. So the promise is made from songs that had no say in anything else, and is exact.
+"""
 
 from dataclasses import dataclass
 from itertools import takewhile
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
-from data.errors import ConfigError
-from data.metrics import nll, softmax
-from data.song import Floats, Ints
-from serving.bundle import Guarantee
-from serving.cascade import Opinion
+from data.errors import ConfigError, SongError
+from data.metrics import TINY
+from data.song import Ints
+from export.promise import p_value_of_errors, p_value_of_losses, songs_for_accuracy, songs_for_losses
+from serving.bundle import Guarantee, Target
+from serving.cascade import Bools, Opinion, falls_back
 from serving.tradeoff import answers
 
-TEMPERATURES = (0.05, 20.0)
 THRESHOLDS = 101  # Grid points from 0 to log(n_classes), fixed before any song is seen.
+SHAPE_SHARE = 0.25  # Of the calibration songs.
+LEAST_SONGS = 20  # Labelled calibration songs; with fewer not even a temperature means anything.
+PRIOR_SONGS = 20  # The scale of a class is drawn towards that of all classes as if by so many songs.
+ALL_FALL_BACK = -1.0  # A threshold in nats that accepts no answer of the student.
+MOST_APART = 4.0  # A scale is at most so many times that of all classes, or so small a part of it.
 
 
 @dataclass(frozen=True)
@@ -31,57 +38,162 @@ class CalibrationConfig:
             raise ConfigError(f"expected points between 0 and 100 and confidence from 0.5 up to 1; found {self}")
 
 
-def fit_temperature(logits: Floats, labels: Ints) -> float:
-    """Return the temperature in 0.05..20 with the smallest nll of logits (n, n_classes) on labels (n,).
+@dataclass(frozen=True)
+class Costs:
+    """What a window costs, in microseconds at the serving batch."""
 
-    Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017.
+    student_us: float
+    teacher_us: float
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the dial is set to."""
+
+    target: Target
+    asked: float  # In the target's unit; see `serving.bundle.Guarantee`.
+    confidence: float  # Of the promise, for the targets that can carry one: within and accuracy.
+
+    def __post_init__(self) -> None:
+        """Refuse what no threshold could mean."""
+        most = {"within": 100.0, "accuracy": 1.0, "fallback_rate": 1.0, "songs_per_s": np.inf}[self.target]
+        least_is_fine = self.target == "fallback_rate"
+        if not (0 <= self.asked <= most if least_is_fine else 0 < self.asked < most):
+            raise ConfigError(
+                f"{self.target.replace('_', '-')}: expected "
+                + ("0 to 1" if least_is_fine else f"above 0 and below {most:g}")
+                + f", found {self.asked:g}"
+            )
+        if not 0.5 <= self.confidence < 1:
+            raise ConfigError(f"confidence: expected 0.5 or more and below 1, found {self.confidence:g}")
+
+
+class UnsupportedError(ConfigError):
+    """A goal that no threshold reaches on the calibration songs."""
+
+
+def deal_parts(n_songs: int, seed: int = 0) -> tuple[Ints, Ints]:
+    """Deal calibration songs, by a shuffle, to the part that shapes the dial and the part that sets it."""
+    if n_songs < LEAST_SONGS:
+        raise SongError(f"calibration: expected at least {LEAST_SONGS} labelled songs, found {n_songs}")
+    order = np.random.default_rng(seed).permutation(n_songs)
+    shape = round(SHAPE_SHARE * n_songs)
+    return np.sort(order[:shape]), np.sort(order[shape:])
+
+
+def fit_class_scales(student: Opinion, teacher: Opinion, labels: Ints) -> tuple[float, ...]:
+    """Return a scale for the threshold of each class that the student may say, the smallest of them 1.
+
+    The gain in accuracy of asking the teacher is taken as proportional to the student's cross-entropy, with a slope for
+    each class, fitted by least squares and drawn towards the slope of all classes. A threshold times these scales asks
+    where the expected gain is the same for every class.
     """
-    low, high = np.log(TEMPERATURES)
-    found = minimize_scalar(
-        lambda t: nll(softmax(logits, float(np.exp(t))), labels), bounds=(low, high), method="bounded"
-    )
-    return float(np.exp(found.x))
+    n_classes: int = student.probs.shape[1]
+    doubt, choice = student.cross_entropy_nats, student.probs.argmax(axis=1)
+    gain = (answers(student, teacher, ALL_FALL_BACK).choice == labels).astype(float) - (choice == labels)
+    gained = np.bincount(choice, gain * doubt, n_classes)
+    squares = np.bincount(choice, np.square(doubt), n_classes)
+    overall = gained.sum() / max(squares.sum(), TINY)
+    if not overall > 0:
+        return (1.0,) * n_classes  # Asking the teacher gains nothing, so no class gains more than another.
+    prior = PRIOR_SONGS * squares.sum() / len(labels)
+    slopes = np.clip((gained + prior * overall) / (squares + prior), overall / MOST_APART, overall * MOST_APART)
+    scales: list[float] = (slopes.max() / slopes).tolist()
+    return tuple(scales)
 
 
 def choose_threshold(
-    student: Opinion, teacher: Opinion, labels: Ints, config: CalibrationConfig, seed: int = 0
+    student: Opinion, teacher: Opinion, labels: Ints, goal: Goal, costs: Costs, seed: int = 0
 ) -> tuple[float, Guarantee]:
-    """Return the largest, so cheapest, threshold in nats whose promise the calibration songs support, and the promise.
+    """Return the cheapest threshold in nats that reaches the goal on the calibration songs, and what is promised of it.
+
+    Of a fallback rate or a speed nothing is promised; see `_by_accuracy` for the promises.
+
+    Raises:
+        UnsupportedError: no threshold reaches the accuracy or the speed that was asked for.
+    """
+    if goal.target in ("within", "accuracy"):
+        return _by_accuracy(student, teacher, labels, goal, seed)
+    n = len(labels)
+    if goal.target == "fallback_rate":
+        fallen = round(goal.asked * n)
+    else:
+        fallen = _affordable(student, teacher, goal.asked, costs)
+    ordered = np.sort(student.doubt_nats)
+    ends = {0: np.log(student.probs.shape[1]), n: 0.0}
+    threshold = float(ends[fallen] if fallen in ends else ordered[n - fallen - 1 : n - fallen + 1].mean())
+    falls = falls_back(student, threshold)
+    if goal.target == "fallback_rate":
+        measured = float(falls.mean())
+    else:
+        measured = 1e6 / us_per_song(student, teacher, falls, costs)
+    return threshold, Guarantee(goal.target, goal.asked, measured, n, None, kept=False, songs_needed=None)
+
+
+def _by_accuracy(student: Opinion, teacher: Opinion, labels: Ints, goal: Goal, seed: int) -> tuple[float, Guarantee]:
+    """Return the cheapest threshold whose promise the songs support, or else the cheapest that keeps it on these songs.
 
     Fixed-sequence testing (Angelopoulos et al., *Learn then Test*, 2021): thresholds on a fixed grid are tested from
     the safe end, where every song falls back, towards the cheap end, each at level 1 - confidence, up to the first that
     fails. So the promise holds for the threshold that is chosen, although it was searched for. Where not even the first
-    passes, nothing is promised: the threshold is then the cheapest that is, on these very songs, within the margin of
-    the best threshold.
+    passes, nothing is promised; "points below the teacher" is then taken as points below the best threshold.
     """
     grid = np.linspace(0.0, np.log(student.probs.shape[1]), THRESHOLDS)
-    margin = config.points / 100
-    order = np.random.default_rng(seed).permutation(len(labels))
-    teacher_right = (teacher.probs.argmax(axis=1) == labels).astype(float)
-    losses = [(teacher_right - (answers(student, teacher, one).choice == labels))[order] for one in grid]
-    passed = list(takewhile(lambda one: p_value(one, margin, config.confidence) <= 1 - config.confidence, losses))
-    if passed:
-        chosen = len(passed) - 1
+    order = np.random.default_rng(seed).permutation(len(labels))  # Bets are placed on one song after the other.
+    student_right, teacher_right = ((one.probs.argmax(axis=1) == labels)[order] for one in (student, teacher))
+    fallen_right = (answers(student, teacher, ALL_FALL_BACK).choice == labels)[order]
+    right = np.where(falls_back(student.take(order), grid[:, None]), fallen_right, student_right)
+    means = right.mean(axis=1)
+    passed = list(takewhile(lambda one: _is_promised(goal, one, teacher_right), right))
+    reached = np.flatnonzero(means >= (goal.asked if goal.target == "accuracy" else means.max() - goal.asked / 100))
+    if not passed and not len(reached):
+        raise UnsupportedError(
+            f"accuracy: expected at most {means.max():.3f}, which is the best that any threshold gives on "
+            f"{len(labels)} calibration songs (the teacher alone: {teacher_right.mean():.3f}), found {goal.asked:g}"
+        )
+    chosen = len(passed) - 1 if passed else int(reached[-1])
+    return float(grid[chosen]), Guarantee(
+        target=goal.target,
+        asked=goal.asked,
+        measured=float(means[chosen] if goal.target == "accuracy" else 100 * (teacher_right.mean() - means[chosen])),
+        calibration_songs=len(labels),
+        confidence=goal.confidence,
+        kept=bool(passed),
+        songs_needed=None if passed else _songs_needed(goal, right[0], teacher_right),
+    )
+
+
+def _is_promised(goal: Goal, right: Bools, teacher_right: Bools) -> bool:
+    """Tell whether songs that the cascade got `right` or wrong, (n,), support the goal at one threshold."""
+    if goal.target == "accuracy":
+        p_value = p_value_of_errors(int((~right).sum()), len(right), 1 - goal.asked)
     else:
-        means = np.array([one.mean() for one in losses])
-        chosen = int(np.flatnonzero(means <= means.min() + margin)[-1])
-    return float(grid[chosen]), Guarantee(config.points, config.confidence, len(labels), kept=bool(passed))
+        p_value = p_value_of_losses(teacher_right.astype(float) - right, goal.asked / 100, goal.confidence)
+    return p_value <= 1 - goal.confidence
 
 
-def p_value(losses: NDArray[np.float64], margin: float, confidence: float) -> float:
-    """Return a p-value, valid at any sample size, for "the mean loss is above `margin`"; losses (n,) lie in -1..1.
+def _songs_needed(goal: Goal, right: Bools, teacher_right: Bools) -> int | None:
+    """Return about how many songs like these would support the goal at one threshold, None if no number would."""
+    if goal.target == "accuracy":
+        return songs_for_accuracy(float(right.mean()), goal.asked, goal.confidence)
+    return songs_for_losses(teacher_right.astype(float) - right, goal.asked / 100, goal.confidence)
 
-    A bet against the hypothesis that grows whenever a loss is below the margin: under the hypothesis the capital is a
-    non-negative supermartingale, so it exceeds 1 / p with probability p at most (Ville). The stakes are the predictable
-    plug-in of Waudby-Smith and Ramdas, *Estimating means of bounded random variables by betting*, JRSS B 2024; they are
-    set for the level 1 - `confidence`, but the value is valid at every level.
-    """
-    values = (losses + 1) / 2
-    mean = (margin + 1) / 2
-    counts = np.arange(1, len(values) + 1)
-    means = (0.5 + np.cumsum(values)) / (counts + 1)
-    variances = (0.25 + np.cumsum(np.square(values - means))) / (counts + 1)
-    before = np.concatenate([[0.25], variances[:-1]])
-    stakes = np.minimum(np.sqrt(2 * np.log(1 / (1 - confidence)) / (len(values) * before)), 0.5 / (1 - mean))
-    capital = np.cumsum(np.log1p(stakes * (mean - values)))
-    return float(np.exp(-max(0.0, capital.max())))
+
+def us_per_song(student: Opinion, teacher: Opinion, falls: Bools, costs: Costs) -> float:
+    """Return the mean cost of a song in microseconds where the songs that `falls` (n,) marks go on to the teacher."""
+    student_us = costs.student_us * float(student.windows.mean())
+    return student_us + costs.teacher_us * float(falls @ teacher.windows) / len(falls)
+
+
+def _affordable(student: Opinion, teacher: Opinion, songs_per_s: float, costs: Costs) -> int:
+    """Return how many songs may fall back, the most doubtful first, at a speed."""
+    student_us = costs.student_us * float(student.windows.mean())
+    budget_us = (1e6 / songs_per_s - student_us) * len(student.windows)
+    if budget_us < 0:
+        raise UnsupportedError(
+            f"songs-per-s: expected at most {1e6 / student_us:,.0f}, which is the student alone on this machine, found "
+            f"{songs_per_s:,.0f}"
+        )
+    hardest_first = np.argsort(-student.doubt_nats, kind="stable")
+    spent_us = np.cumsum(costs.teacher_us * teacher.windows[hardest_first])
+    return int(np.searchsorted(spent_us, budget_us, side="right"))

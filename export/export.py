@@ -8,14 +8,13 @@ Example:
     segue export artifacts/student --out artifacts/bundle
 """
 
-import dataclasses
-import hashlib
 import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 from tyro.conf import Positional
@@ -24,31 +23,21 @@ from data.atomic import atomic_folder
 from data.command import run as run_verb
 from data.command import to_json
 from data.errors import ConfigError, RunError
-from data.metrics import accuracy
 from data.provenance import provenance
-from data.song import FEATURE_NAMES, stack_windows
+from data.song import FEATURE_NAMES, Ints, stack_windows
 from data.splits import Splits
 from data.table import SongTable
-from export.calibration import CalibrationConfig, choose_threshold, fit_temperature
+from export.calibration import CalibrationConfig, Costs, Goal
+from export.dial import Dial, check_calibration_songs, set_dial
 from export.graphs.build import graph_of
 from export.parity import check_parity
-from export.picture import draw_tradeoff
-from serving.bundle import (
-    FORMAT_VERSION,
-    MANIFEST,
-    PICTURE,
-    TRADEOFF,
-    Evaluation,
-    Manifest,
-    ModelEntry,
-    sha256,
-    write_tradeoff,
-)
-from serving.cascade import Opinion, Voice
-from serving.evaluate import opinion_of
+from export.seen import write_seen
+from export.temperature import Heard, Temperatures, hear
+from serving.bundle import FORMAT_VERSION, Evaluation, Manifest, ModelEntry, write_manifest
+from serving.cascade import Opinion
 from serving.runtime import OnnxModel
 from serving.timing import us_per_window
-from serving.tradeoff import evaluation, tradeoff
+from serving.tradeoff import area_above_random, evaluation
 from training.networks.network import Network
 from training.runs import Run, load_run, load_splits
 
@@ -92,11 +81,31 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Written:
-    """A model that is in the bundle."""
+    """A model that is in the bundle, not yet calibrated."""
 
-    entry: ModelEntry
-    voice: Voice
-    calibration: Opinion  # What it says of the calibration songs.
+    file: Path
+    network: dict[str, Any]
+    model: OnnxModel
+    windows: int
+    us_per_window: float
+    parity: float
+    heard: Heard  # What it says of the calibration songs.
+
+    def entry(self, temperatures: Temperatures) -> ModelEntry:
+        """Return what the manifest says of it."""
+        return ModelEntry(
+            file=self.file.name,
+            network=self.network,
+            windows=self.windows,
+            temperature=temperatures.single,
+            mean_temperature=temperatures.mean,
+            us_per_window=self.us_per_window,
+            parity=self.parity,
+        )
+
+    def opinion(self, songs: SongTable, rows: Ints, temperatures: Temperatures) -> Opinion:
+        """Return its calibrated opinion of some songs."""
+        return temperatures.opinion(hear(self.model, self.windows, songs, rows, "test"))
 
 
 def export(
@@ -130,73 +139,63 @@ def export(
         teacher = _write(
             folder, teacher_run, teacher_network, windows.teacher_windows or teacher_run.loop.windows, table, splits
         )
-        threshold, guarantee = choose_threshold(student.calibration, teacher.calibration, labels, calibration)
-        found = _evaluate(student, teacher, table, splits, threshold)
-        rows = tradeoff(
-            student.calibration,
-            teacher.calibration,
-            labels,
-            student_us_per_window=student.entry.us_per_window,
-            teacher_us_per_window=teacher.entry.us_per_window,
+        check_calibration_songs(
+            table, splits.calibration, labels, student_run.classes, (student.heard.serves, teacher.heard.serves)
         )
-        write_tradeoff(folder / TRADEOFF, rows)
-        teacher_accuracy = accuracy(teacher.calibration.probs, labels)
-        draw_tradeoff(
-            folder / PICTURE, rows, threshold_nats=threshold, teacher_accuracy=teacher_accuracy, songs=len(labels)
+        goal = Goal("within", calibration.points, calibration.confidence)
+        costs = Costs(student.us_per_window, teacher.us_per_window)
+        dial = set_dial(student.heard, teacher.heard, labels, goal, costs, folder)
+        write_seen(folder, [table.song_ids[row] for row in (*splits.train, *splits.validation)])
+        manifest = write_manifest(
+            folder,
+            Manifest(
+                format_version=FORMAT_VERSION,
+                version="",
+                classes=student_run.classes,
+                units=student_run.units,
+                features=FEATURE_NAMES,
+                student=student.entry(dial.student_temperatures),
+                teacher=teacher.entry(dial.teacher_temperatures),
+                threshold_nats=dial.threshold_nats,
+                class_scales=dial.class_scales,
+                guarantee=dial.guarantee,
+                area_above_random=area_above_random(dial.rows),
+                metrics=_evaluate(student, teacher, table, splits, dial),
+                metrics_split="test" if len(splits.test) else "calibration",
+                songs_sha256=student_run.songs_sha256,
+                split_songs=student_run.split_songs,
+                calibration_sha256=student_run.songs_sha256,
+                provenance=provenance(),
+                sha256={},
+            ),
         )
-        hashes = {file.name: sha256(file) for file in sorted(folder.iterdir())}
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            version=hashlib.sha256(json.dumps([hashes, threshold]).encode()).hexdigest()[:12],
-            classes=student_run.classes,
-            units=student_run.units,
-            features=FEATURE_NAMES,
-            student=student.entry,
-            teacher=teacher.entry,
-            threshold_nats=threshold,
-            guarantee=guarantee,
-            metrics=found,
-            metrics_split="test" if len(splits.test) else "calibration",
-            songs_sha256=student_run.songs_sha256,
-            split_songs=student_run.split_songs,
-            provenance=provenance(),
-            sha256=hashes,
-        )
-        (folder / MANIFEST).write_text(json.dumps(dataclasses.asdict(manifest), indent=2) + "\n")
     return Exported(out, manifest, time.perf_counter() - started)
 
 
 def _write(folder: Path, run: Run, network: Network, windows: int, songs: SongTable, splits: Splits) -> _Written:
-    """Write the ONNX file of one model, check it against the network, and calibrate and time it."""
+    """Write the ONNX file of one model, check it against the network, time it, and ask it about calibration songs."""
     file = folder / f"{run.role}.onnx"
     onnx.save(graph_of(network, run.classes), file)
     model = OnnxModel(file, provider="cpu")
     sample = stack_windows(songs.songs(splits.calibration[:PARITY_SONGS]))[0]
-    parity = check_parity(run.role, network, model, sample)
-    raw = opinion_of(Voice(model, windows=windows, temperature=1.0), songs, splits.calibration, run.role)
-    temperature = fit_temperature(raw.logits, songs.labels[splits.calibration])
-    entry = ModelEntry(
-        file=file.name,
+    return _Written(
+        file=file,
         network=json.loads(to_json(run.network)),
+        model=model,
         windows=windows,
-        temperature=temperature,
         us_per_window=us_per_window(model, sample),
-        parity=parity,
+        parity=check_parity(run.role, network, model, sample),
+        heard=hear(model, windows, songs, splits.calibration, run.role),
     )
-    voice = Voice(model, windows=windows, temperature=temperature)
-    return _Written(entry, voice, Opinion.of(raw.logits, temperature, raw.windows))
 
 
-def _evaluate(
-    student: _Written, teacher: _Written, songs: SongTable, splits: Splits, threshold_nats: float
-) -> Evaluation:
-    """Measure the bundle on the test songs, or, where none were kept, on the calibration songs."""
+def _evaluate(student: _Written, teacher: _Written, songs: SongTable, splits: Splits, dial: Dial) -> Evaluation:
+    """Measure the bundle on the test songs, or, where none were kept, on the calibration songs that set the dial."""
     if not len(splits.test):
-        labels = songs.labels[splits.calibration]
-        return evaluation(student.calibration, teacher.calibration, labels, threshold_nats)
-    student_says = opinion_of(student.voice, songs, splits.test, "test, student")
-    teacher_says = opinion_of(teacher.voice, songs, splits.test, "test, teacher")
-    return evaluation(student_says, teacher_says, songs.labels[splits.test], threshold_nats)
+        return dial.evaluation
+    student_says = student.opinion(songs, splits.test, dial.student_temperatures)
+    teacher_says = teacher.opinion(songs, splits.test, dial.teacher_temperatures)
+    return evaluation(student_says, teacher_says, songs.labels[splits.test], dial.threshold_nats)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,12 +5,14 @@
 - teacher.onnx: the same
 - tradeoff.csv: threshold, fallback rate, accuracy and cost, and the lines to compare with
 - tradeoff.png: the same as a picture
+- reliability.png: how often answers are right, over how sure the models are of them
+- trained_on.npy: hashes of the ids of the songs the models have seen, so that no threshold is ever set on them
 """
 
 import csv
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,10 +22,32 @@ from data.errors import BundleError
 from data.provenance import Provenance
 from data.song import Units
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 TRADEOFF = "tradeoff.csv"
 PICTURE = "tradeoff.png"
+RELIABILITY = "reliability.png"
+TRAINED_ON = "trained_on.npy"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good a model is on some songs."""
+
+    accuracy: float
+    nll: float
+    ece: float
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """What a model's logits are divided by before they become probabilities, fitted on calibration songs."""
+
+    value: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    windows: int  # Of a song, at most, that it was fitted on.
+    songs: int  # That `before` and `after` were measured on: the other calibration songs.
+    before: Scores  # At a temperature of 1.
+    after: Scores
 
 
 @dataclass(frozen=True)
@@ -35,40 +59,52 @@ class ModelEntry:
     windows: Annotated[
         int, Field(ge=1)
     ]  # Windows it sees of a song, at most; their mean log-probability is the song's.
-    temperature: Annotated[
-        float, Field(gt=0, allow_inf_nan=False)
-    ]  # Logits are divided by it before they become probabilities.
-    us_per_window: float  # Measured at export on the machine that exported.
+    temperature: Temperature  # Of a song it sees one window of.
+    mean_temperature: Temperature | None  # Of a song it sees more of. None: no calibration song was that long.
+    us_per_window: float  # At the serving batch, on the machine that calibrated.
     parity: float  # Largest difference between its logits and the trained network's.
+
+
+Target = Literal["within", "accuracy", "fallback_rate", "songs_per_s"]
 
 
 @dataclass(frozen=True)
 class Guarantee:
-    """What is promised of the default threshold."""
+    """What was asked of the default threshold, and what may be said of it."""
 
-    points_below_teacher: float  # The cascade's accuracy is at most this far below the teacher's, in points (0.01).
-    confidence: float  # In at least this share of calibration sets the promise holds.
+    target: Target
+    asked: float  # In the target's unit: points (0.01) below the teacher, accuracy, share, songs a second.
+    measured: float  # The same on the calibration songs.
     calibration_songs: int
-    kept: bool  # False: the calibration songs cannot support the promise; the threshold only met it on them.
+    confidence: float | None  # In at least this share of calibration sets a promise holds. None: no promise was asked.
+    kept: bool  # Promised. False: measured only.
+    songs_needed: int | None  # To promise what was asked, about. None: it is promised, or no number of songs could.
 
     def __str__(self) -> str:
-        if self.kept:
+        songs = f"{self.calibration_songs:,} calibration songs"
+        if self.target == "fallback_rate":
+            return f"measured, not promised: {self.measured:.1%} of {songs} fall back, {self.asked:.1%} were asked for"
+        if self.target == "songs_per_s":
             return (
-                f"at most {self.points_below_teacher:g} points below the teacher, with {self.confidence:.0%} confidence"
+                f"measured, not promised: {self.measured:,.0f} songs/s at the fallback rate of {songs}, "
+                f"{self.asked:,.0f} were asked for"
             )
+        if self.target == "within":
+            claim = f"at most {self.asked:g} point{'' if self.asked == 1 else 's'} below the teacher"
+            found = f"{abs(self.measured):.1f} points {'below' if self.measured >= 0 else 'above'}"
+        else:
+            claim = f"an accuracy of at least {self.asked:g}"
+            found = f"an accuracy of {self.measured:.3f}"
+        if self.kept:
+            return f"promised: {claim}, with {self.confidence:.0%} confidence, from {songs}"
+        if self.songs_needed:
+            more = f"about {self.songs_needed:,} like these would"
+        else:
+            more = "more like these would not either, since it fails even where every song falls back"
         return (
-            f"measured, not promised: {self.calibration_songs} calibration songs cannot support "
-            f"{self.points_below_teacher:g} points at {self.confidence:.0%} confidence"
+            f"measured, not promised: {found} on {songs}; they cannot support {claim} with {self.confidence:.0%} "
+            f"confidence, {more}"
         )
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How good a model is on some songs."""
-
-    accuracy: float
-    nll: float
-    ece: float
 
 
 @dataclass(frozen=True)
@@ -101,18 +137,22 @@ class Manifest:
     """The content of `manifest.json`."""
 
     format_version: int
-    version: str  # Names this bundle: the beginning of a sha256 over its models.
+    version: str  # Names this bundle: the beginning of a sha256 over its manifest, and so over all of it.
     classes: tuple[str, ...]
     units: Units
     features: tuple[str, ...]
     student: ModelEntry
     teacher: ModelEntry
     threshold_nats: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    class_scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None  # One a class, or None: 1.
+    # Where the student says class c, its threshold is threshold_nats * class_scales[c].
     guarantee: Guarantee
+    area_above_random: float  # Between the trade-off's curve and its random line: mean gain in accuracy over the dial.
     metrics: Evaluation
     metrics_split: Literal["test", "calibration"]  # Which songs `metrics` were measured on.
     songs_sha256: str  # The table the models were trained on.
     split_songs: dict[str, int]
+    calibration_sha256: str  # The table of the songs that set temperatures and threshold.
     provenance: Provenance
     sha256: dict[str, str]  # File name to hash, for every file but the manifest.
 
@@ -168,6 +208,16 @@ def _verify(path: Path, manifest: Manifest) -> None:
             raise BundleError(
                 f"{path / name}: expected sha256 {expected[:12]}, found {found[:12]}; the file was changed or damaged"
             )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Hash the files of a bundle, name its version by them, write the manifest, and return it."""
+    hashes = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
+    named = replace(manifest, sha256=hashes, version="")
+    version = hashlib.sha256(json.dumps(asdict(named), sort_keys=True).encode()).hexdigest()[:12]
+    sealed = replace(named, version=version)
+    (folder / MANIFEST).write_text(json.dumps(asdict(sealed), indent=2) + "\n")
+    return sealed
 
 
 def sha256(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import ConfigError
+from data.errors import BundleError, ConfigError
 from data.metrics import cross_entropy_nats, mean_over_windows, softmax
 from data.song import Floats, Ints, Songs, stack_windows
 from serving.bundle import Bundle, ModelEntry
@@ -34,17 +34,34 @@ class Opinion:
     logits: Floats  # (n_songs, n_classes), the mean log-probability over each song's windows.
     probs: NDArray[np.float64]  # (n_songs, n_classes), of logits / temperature.
     cross_entropy_nats: NDArray[np.float64]  # (n_songs,)
+    doubt_nats: NDArray[np.float64]  # (n_songs,) what a threshold is compared with: cross-entropy / class scale.
     windows: Ints  # (n_songs,) how many windows the model saw.
 
     @classmethod
-    def of(cls, logits: Floats, temperature: float, windows: Ints) -> Self:
-        """Read an opinion from a song's logits (n_songs, n_classes)."""
-        probs = softmax(logits, temperature)
-        return cls(logits, probs, cross_entropy_nats(probs), windows)
+    def of(
+        cls,
+        logits: Floats,
+        temperature: float | NDArray[np.float64],
+        windows: Ints,
+        class_scales: Sequence[float] | None = None,
+    ) -> Self:
+        """Read an opinion from songs' logits (n_songs, n_classes).
 
-    def take(self, rows: Ints) -> "Opinion":
+        Args:
+            logits: the mean log-probability over each song's windows.
+            temperature: one for all songs, or one a song, (n_songs,).
+            windows: (n_songs,) how many windows of each song the logits come from.
+            class_scales: (n_classes,) for a student with thresholds per class: the threshold of a song is multiplied
+                by the scale of the class it is said to be.
+        """
+        probs = softmax(logits, temperature)
+        cross_entropy = cross_entropy_nats(probs)
+        scale = 1.0 if class_scales is None else np.array(class_scales)[probs.argmax(axis=1)]
+        return cls(logits, probs, cross_entropy, cross_entropy / scale, windows)
+
+    def take(self, rows: Ints) -> Self:
         """Return what the model says of the songs of the given rows."""
-        return Opinion(self.logits[rows], self.probs[rows], self.cross_entropy_nats[rows], self.windows[rows])
+        return type(self)(*(values[rows] for values in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -72,20 +89,38 @@ class Answers:
 
 
 class Voice:
-    """A model as the cascade asks it: so many windows a song, and a temperature."""
+    """A model as the cascade asks it: so many windows a song, and temperatures."""
 
-    def __init__(self, model: Model, *, windows: int, temperature: float) -> None:
-        """Wrap `model`, to be shown at most `windows` windows of a song."""
+    def __init__(
+        self,
+        model: Model,
+        *,
+        windows: int,
+        temperature: float,
+        mean_temperature: float | None = None,
+        class_scales: Sequence[float] | None = None,
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: what is asked.
+            windows: how many windows of a song it is shown, at most.
+            temperature: of a song it is shown one window of.
+            mean_temperature: of a song it is shown more of; by default the same.
+            class_scales: see `Opinion.of`.
+        """
         self._model = model
         self._windows = windows
-        self._temperature = temperature
+        self._temperatures = (temperature, temperature if mean_temperature is None else mean_temperature)
+        self._class_scales = class_scales
 
     def opinion(self, songs: Songs) -> Opinion:
         """Return what the model says of `songs`, each (T, 25) raw; at least one."""
         windows, counts = stack_windows(songs, self._windows)
         batches = range(0, len(windows), BATCH_WINDOWS)
         per_window = np.concatenate([self._model.logits(windows[at : at + BATCH_WINDOWS]) for at in batches])
-        return Opinion.of(mean_over_windows(per_window, counts), self._temperature, counts)
+        temperature = np.where(counts == 1, *self._temperatures)
+        return Opinion.of(mean_over_windows(per_window, counts), temperature, counts, self._class_scales)
 
 
 class Cascade:
@@ -100,8 +135,8 @@ class Cascade:
     def answer(self, songs: Sequence[Floats], threshold_nats: float | None = None) -> Answers:
         """Return an answer for each of `songs`, (T, 25) raw each; at least one.
 
-        The teacher is asked only about songs whose cross-entropy is not at or below the threshold, and its answer
-        stands where its cross-entropy is the smaller one.
+        The teacher is asked only about songs whose doubt, which is their cross-entropy unless the bundle has thresholds
+        per class, is not at or below the threshold; its answer stands where its cross-entropy is the smaller one.
         """
         threshold = self.threshold_nats if threshold_nats is None else threshold_nats
         return route(
@@ -114,11 +149,11 @@ def route(student: Opinion, threshold_nats: float, ask_teacher: Callable[[Ints],
 
     Args:
         student: the student's opinion of n songs.
-        threshold_nats: the largest cross-entropy at which the student's answer is accepted.
+        threshold_nats: the largest doubt at which the student's answer is accepted.
         ask_teacher: returns the teacher's opinion of the songs of the given rows; called once at most, with those that
             fall back.
     """
-    hard = falls_back(student.cross_entropy_nats, threshold_nats)
+    hard = falls_back(student, threshold_nats)
     by_teacher = np.zeros(len(hard), dtype=bool)
     if not hard.any():
         return Answers(student.probs, student.cross_entropy_nats, by_teacher, hard, student.windows)
@@ -132,9 +167,12 @@ def route(student: Opinion, threshold_nats: float, ask_teacher: Callable[[Ints],
     return Answers(probs, cross_entropy, by_teacher, hard, windows)
 
 
-def falls_back(student_cross_entropy_nats: NDArray[np.float64], threshold_nats: float) -> Bools:
-    """Return which songs go on to the teacher; one whose cross-entropy is not a number does."""
-    falls: Bools = ~(student_cross_entropy_nats <= threshold_nats)
+def falls_back(student: Opinion, threshold_nats: float | NDArray[np.float64]) -> Bools:
+    """Return which songs go on to the teacher, (n_songs,); one whose doubt is not a number does.
+
+    For thresholds (k, 1) the answer is (k, n_songs).
+    """
+    falls: Bools = ~(student.doubt_nats <= threshold_nats)
     return falls
 
 
@@ -183,5 +221,23 @@ def open_voice(
     """Return one of the models of a bundle, loaded; the options are those of `open_cascade`."""
     if windows is not None and windows < 1:
         raise ConfigError(f"windows: expected at least 1, found {windows}")
+    return Voice(
+        open_model(bundle, entry, provider=provider, threads=threads),
+        windows=windows or entry.windows,
+        temperature=entry.temperature.value,
+        mean_temperature=entry.mean_temperature.value if entry.mean_temperature else None,
+        class_scales=bundle.manifest.class_scales if entry is bundle.manifest.student else None,
+    )
+
+
+def open_model(
+    bundle: Bundle, entry: ModelEntry, *, provider: Provider = "auto", threads: int | None = None
+) -> OnnxModel:
+    """Return one model of a bundle, loaded; a `BundleError` if its classes are not those of the manifest."""
     model = OnnxModel(bundle.file(entry), provider=provider, threads=threads)
-    return Voice(model, windows=windows or entry.windows, temperature=entry.temperature)
+    if model.classes != bundle.manifest.classes:
+        raise BundleError(
+            f"{bundle.file(entry)}: expected the classes of the manifest, {', '.join(bundle.manifest.classes)}; found "
+            f"{', '.join(model.classes) or 'none'}. The manifest or the model is of another bundle."
+        )
+    return model

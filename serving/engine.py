@@ -132,7 +132,7 @@ class Engine:
         except Exception:
             logger.exception("the student failed")
             raise unavailable("student failed", "the student failed") from None
-        rows = np.flatnonzero(falls_back(student.cross_entropy_nats, threshold_nats))
+        rows = np.flatnonzero(falls_back(student, threshold_nats))
         degraded = np.zeros(len(songs), dtype=bool)
         if len(rows):
             teacher = await self._ask_teacher(_take(songs, rows))

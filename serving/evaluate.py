@@ -22,7 +22,7 @@ from data.table import NO_LABEL, SongTable
 from serving.bundle import Bundle, Evaluation, TradeoffRow, load_bundle
 from serving.cascade import Opinion, Voice, open_cascade, threshold_or_default
 from serving.runtime import Provider
-from serving.tradeoff import evaluation, tradeoff
+from serving.tradeoff import area_above_random, evaluation, tradeoff
 
 SONGS_AT_A_TIME = 1024
 
@@ -55,6 +55,8 @@ class Evaluated:
                 f"threshold: {found.threshold_nats:.3f} nats   fallback rate: {found.fallback_rate:.3f}",
                 "",
                 tradeoff_text(self.tradeoff),
+                "",
+                f"area between the curve and the random line: {area_above_random(self.tradeoff):.4f}",
             ]
         )
 

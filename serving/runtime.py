@@ -17,7 +17,12 @@ WHEELS = ("onnxruntime", "onnxruntime-gpu")
 
 
 class OnnxModel:
-    """A model of a bundle, ready to run."""
+    """A model of a bundle, ready to run.
+
+    Attributes:
+        provider: what it runs on, as ONNX Runtime calls it.
+        classes: the names of its logits, from the file's metadata; empty where it has none.
+    """
 
     def __init__(self, path: Path, *, provider: Provider = "auto", threads: int | None = None) -> None:
         """Open the ONNX file at `path`.
@@ -43,6 +48,8 @@ class OnnxModel:
         except Exception as error:  # onnxruntime raises bare pybind exceptions
             raise BundleError(f"{path}: ONNX Runtime cannot load it: {error}") from None
         self.provider: str = self._session.get_providers()[0]
+        listed: str = self._session.get_modelmeta().custom_metadata_map.get("classes", "")
+        self.classes: tuple[str, ...] = tuple(listed.split("\t")) if listed else ()
         if provider == "cuda" and self.provider != wanted:
             raise ConfigError(
                 f"provider: expected {wanted}, found {self.provider}; ONNX Runtime offers {', '.join(offered)}. "

@@ -1,5 +1,7 @@
 """The trade-off: what each setting of the threshold gives in accuracy and costs in time."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,10 +52,19 @@ def answers(student: Opinion, teacher: Opinion, threshold_nats: float) -> Answer
     return route(student, threshold_nats, teacher.take)
 
 
+def area_above_random(rows: Sequence[TradeoffRow]) -> float:
+    """Return the area between the curve of a trade-off table and its random line, over fallback rates from 0 to 1.
+
+    The gain in accuracy, averaged over the whole dial, of sending the uncertain songs to the teacher and not just any.
+    """
+    gains = [row.accuracy - row.random_accuracy for row in rows]
+    return float(np.trapezoid(gains, [row.fallback_rate for row in rows]))
+
+
 def thresholds(student: Opinion) -> NDArray[np.float64]:
     """Return thresholds in nats under which about the shares `FALLBACK_RATES` of the songs fall back, falling."""
-    most = np.log(student.probs.shape[1])  # No cross-entropy is larger, so nothing falls back.
-    ordered = np.sort(student.cross_entropy_nats)
+    most = np.log(student.probs.shape[1])  # No doubt is larger, so nothing falls back.
+    ordered = np.sort(student.doubt_nats)
     accepted = np.rint((1 - FALLBACK_RATES) * len(ordered)).astype(int)
     inner = ordered[np.clip(accepted - 1, 0, None)]
     return np.unique(np.where(accepted == len(ordered), most, np.where(accepted == 0, 0.0, inner)))[::-1]

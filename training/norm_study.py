@@ -1,7 +1,7 @@
 """What batch normalisation does to a recurrent network: its accuracy and how it swings, with and without.
 
-The study behind Segue found smoother curves and a higher accuracy with it. Here both networks learn synthetic songs at a
-constant learning rate, as in the study, from several seeds. Writes the figures, and draws them.
+The study behind Segue found smoother curves and a higher accuracy with it. Here both networks learn synthetic songs at
+a constant learning rate, as in the study, from several seeds. Writes the figures, and draws them.
 
 Example:
     python -m training.norm_study docs/results/norm_study.json docs/norm-study.svg

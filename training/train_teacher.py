@@ -169,7 +169,7 @@ def check_folds(songs: SongTable, rows: Ints, fold_of: Ints) -> None:
         if len(folds) == 1:
             raise LabelError(
                 f"{songs.path}: expected training songs of {songs.classes[label]} in at least two folds, so that every "
-                f"fold teacher hears some, found {of_class.sum()} in one; they may be of one artist. Find more of them, "
+                f"fold teacher hears some, found {of_class.sum()} in one; they may be of one artist. Find more, "
                 "leave the class out (`segue songs --classes`), or train without --folds."
             )
 

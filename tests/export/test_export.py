@@ -16,10 +16,14 @@ from data.errors import ConfigError, RunError, SegueError, SongError
 from data.song import FEATURE_NAMES, Floats, Ints
 from data.synth import synth
 from data.table import SongTable
+from export.calibration import deal_parts
 from export.export import WindowsConfig, export, main
+from export.seen import were_seen
 from serving.bundle import load_bundle
 from tests.bundles import CLASSES, EASY
 from training.runs import load_run
+
+FILES = ("student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png", "reliability.png", "trained_on.npy")
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def plain_log_probs(bundle: Path, kind: str, songs: Floats) -> NDArray[np.float6
     """Return the log-probabilities (n, n_classes) of windows by bare ONNX Runtime and the manifest's temperature."""
     session = onnxruntime.InferenceSession(bundle / f"{kind}.onnx", providers=["CPUExecutionProvider"])
     logits = session.run(None, {"segments": songs})[0].astype(np.float64)
-    logits /= json.loads((bundle / "manifest.json").read_text())[kind]["temperature"]
+    logits /= json.loads((bundle / "manifest.json").read_text())[kind]["temperature"]["value"]
     log_probs: NDArray[np.float64] = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return log_probs
 
@@ -57,16 +61,16 @@ def split_of(run: Path, name: str) -> tuple[Floats, Ints]:
 
 def test_every_file_of_a_bundle_has_its_hash_in_the_manifest(bundle: Path) -> None:
     files = files_of(bundle)
-    assert set(files) == {"manifest.json", "student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png"}
+    assert set(files) == {"manifest.json", *FILES}
     stated = json.loads(files.pop("manifest.json"))["sha256"]
     assert stated == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    assert files["tradeoff.png"].startswith(b"\x89PNG")
+    assert all(files[name].startswith(b"\x89PNG") for name in ("tradeoff.png", "reliability.png"))
 
 
 def test_the_manifest_says_what_was_exported(bundle: Path, student_run: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     songs_sha256 = hashlib.sha256((student_run.parent / "songs.arrow").read_bytes()).hexdigest()
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == 2
     assert manifest["classes"] == list(CLASSES)
     assert (manifest["units"], manifest["features"]) == ("raw", list(FEATURE_NAMES))
     assert (manifest["student"]["windows"], manifest["teacher"]["windows"]) == (1, 3)
@@ -74,7 +78,7 @@ def test_the_manifest_says_what_was_exported(bundle: Path, student_run: Path) ->
     assert max(manifest["student"]["parity"], manifest["teacher"]["parity"]) < 1e-4
     assert manifest["songs_sha256"] == songs_sha256
     assert manifest["split_songs"] == {"train": 360, "validation": 60, "calibration": 120, "test": 60}
-    assert manifest["guarantee"]["calibration_songs"] == 120
+    assert manifest["guarantee"]["calibration_songs"] == 90
     assert manifest["provenance"]["libraries"]["onnxruntime"] == onnxruntime.__version__
 
 
@@ -90,8 +94,18 @@ def test_the_figures_of_a_bundle_are_those_of_its_test_songs(bundle: Path, stude
         assert found[kind]["nll"] == pytest.approx(-log_probs[np.arange(60), labels].mean(), abs=1e-5)
 
 
-def test_the_temperature_is_the_best_one_on_the_calibration_songs(bundle: Path, student_run: Path) -> None:
+def test_the_temperature_is_the_best_one_on_a_quarter_of_the_calibration_songs_and_measured_on_the_others(
+    bundle: Path, student_run: Path
+) -> None:
     songs, labels = split_of(student_run, "calibration")
+    shape, setting = deal_parts(len(labels))
+    stated = json.loads((bundle / "manifest.json").read_text())
+    for kind in ("student", "teacher"):
+        log_probs, right = plain_log_probs(bundle, kind, songs[setting]), labels[setting]
+        after = stated[kind]["temperature"]["after"]
+        assert after["nll"] == pytest.approx(-log_probs[np.arange(len(right)), right].mean(), abs=1e-5)
+        assert after["accuracy"] == (log_probs.argmax(axis=1) == right).mean()
+    songs, labels = songs[shape], labels[shape]
     for kind in ("student", "teacher"):
         tempered = plain_log_probs(bundle, kind, songs)
         losses = []
@@ -104,12 +118,14 @@ def test_the_temperature_is_the_best_one_on_the_calibration_songs(bundle: Path, 
 def test_without_test_songs_the_figures_are_those_of_the_calibration_songs(run: Path, tmp_path: Path) -> None:
     edit(run / "splits.json", lambda splits: splits.update(calibration=splits["calibration"] + splits["test"], test=[]))
     manifest = export(run, tmp_path / "bundle").manifest
-    assert (manifest.metrics_split, manifest.metrics.songs) == ("calibration", 180)
+    assert (manifest.metrics_split, manifest.metrics.songs) == ("calibration", 135)
     assert load_bundle(tmp_path / "bundle").manifest == manifest
 
 
 def test_the_tradeoff_table_is_that_of_the_calibration_songs(bundle: Path, student_run: Path) -> None:
     songs, labels = split_of(student_run, "calibration")
+    setting = deal_parts(len(labels))[1]
+    songs, labels = songs[setting], labels[setting]
     student, teacher = (plain_log_probs(bundle, kind, songs) for kind in ("student", "teacher"))
     rows = load_bundle(bundle).tradeoff
     for row in rows:
@@ -119,6 +135,16 @@ def test_the_tradeoff_table_is_that_of_the_calibration_songs(bundle: Path, stude
         assert row.fallback_rate == pytest.approx(falls.mean())
         assert row.accuracy == pytest.approx(right.mean())
     assert len(rows) == 41
+    gains = [row.accuracy - row.random_accuracy for row in rows]
+    rates = [row.fallback_rate for row in rows]
+    area = sum((a + b) / 2 * (r - q) for a, b, q, r in zip(gains, gains[1:], rates, rates[1:], strict=False))
+    assert load_bundle(bundle).manifest.area_above_random == pytest.approx(area)
+
+
+def test_the_bundle_knows_the_songs_that_the_models_have_seen(bundle: Path, student_run: Path) -> None:
+    splits = json.loads((student_run / "splits.json").read_text())
+    for name, seen in (("train", True), ("validation", True), ("calibration", False), ("test", False)):
+        assert (were_seen(load_bundle(bundle), splits[name]) == seen).all()
 
 
 def test_models_see_as_many_windows_as_in_training_unless_told_otherwise(run: Path, tmp_path: Path) -> None:
@@ -141,7 +167,7 @@ def test_the_verb_prints_one_json_document_and_replaces_a_bundle(
     printed = json.loads(capsys.readouterr().out)
     manifest = json.loads((out / "manifest.json").read_text())
     assert printed["manifest"] == manifest
-    assert (manifest["student"]["windows"], manifest["guarantee"]["points_below_teacher"]) == (2, 20)
+    assert (manifest["student"]["windows"], manifest["guarantee"]["asked"]) == (2, 20)
     assert not (out / "old").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "elsewhere.arrow", "student"]
 
@@ -210,7 +236,7 @@ def test_a_stop_halfway_leaves_the_old_bundle(run: Path, tmp_path: Path, monkeyp
 
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "old").touch()
-    monkeypatch.setattr("export.export.draw_tradeoff", stop)
+    monkeypatch.setattr("export.dial.draw_tradeoff", stop)
     assert main([str(run), "--out", str(tmp_path / "bundle")]) == 130
     assert list((tmp_path / "bundle").iterdir()) == [tmp_path / "bundle" / "old"]
     assert not list(tmp_path.glob(".*"))

@@ -4,15 +4,17 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data.errors import BundleError
-from serving.bundle import TradeoffRow, load_bundle, read_tradeoff, write_tradeoff
+from serving.bundle import TradeoffRow, load_bundle, read_tradeoff, write_manifest, write_tradeoff
+from serving.cascade import open_cascade
 
-FILES = ("student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png")
+FILES = ("student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png", "reliability.png", "trained_on.npy")
 Damage = Callable[[Path], object]
 
 
@@ -62,10 +64,11 @@ def test_a_bundle_is_read_as_its_manifest_says(bundle: Path) -> None:
         (write("not JSON"), "manifest.json: not a manifest: JSONDecodeError"),
         (write("[1, 2]"), "manifest.json: not a manifest: TypeError"),
         (write("{}"), "manifest.json: not a manifest: KeyError.'format_version'"),
-        (edit(lambda one: one.update(format_version=2)), "bundle format 1, found 2. Export it again"),
-        (edit(lambda one: one.pop("threshold_nats")), r"not a manifest of format 1: (.|\n)*threshold_nats"),
-        (edit(lambda one: one.update(classes=3)), r"not a manifest of format 1: (.|\n)*classes"),
-        (edit(lambda one: one["student"].pop("temperature")), r"format 1: (.|\n)*student.temperature"),
+        (edit(lambda one: one.update(format_version=1)), "bundle format 2, found 1. Export it again"),
+        (edit(lambda one: one.update(format_version=3)), "bundle format 2, found 3. Export it again"),
+        (edit(lambda one: one.pop("threshold_nats")), r"not a manifest of format 2: (.|\n)*threshold_nats"),
+        (edit(lambda one: one.update(classes=3)), r"not a manifest of format 2: (.|\n)*classes"),
+        (edit(lambda one: one["student"].pop("temperature")), r"format 2: (.|\n)*student.temperature"),
         (edit(lambda one: one["sha256"].update({"../outside": "0" * 64})), "plain file names, found '../outside'"),
         (edit(lambda one: one["sha256"].update({"/etc/passwd": "0" * 64})), "plain file names, found '/etc/passwd'"),
         (edit(lambda one: one["sha256"].update({"..": "0" * 64})), "the file .. is missing or cannot be read"),
@@ -78,6 +81,28 @@ def test_a_damaged_bundle_is_refused_with_the_reason(copy: Path, damage: Damage,
     damage(copy)
     with pytest.raises(BundleError, match=message):
         load_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    "classes", [("genre-01", "genre-00", "genre-02", "genre-03"), ("genre-00", "genre-01", "genre-02")]
+)
+def test_classes_that_are_not_those_of_the_models_are_refused(copy: Path, classes: tuple[str, ...]) -> None:
+    edit(lambda one: one.update(classes=classes))(copy)
+    message = (
+        f"student.onnx: expected the classes of the manifest, {', '.join(classes)}; "
+        "found genre-00, genre-01, genre-02, genre-03"
+    )
+    with pytest.raises(BundleError, match=message):
+        open_cascade(load_bundle(copy))
+
+
+def test_a_manifest_is_sealed_with_the_hashes_of_all_files(copy: Path) -> None:
+    manifest = load_bundle(copy).manifest
+    sealed = write_manifest(copy, replace(manifest, threshold_nats=0.25, sha256={}))
+    assert load_bundle(copy).manifest == sealed
+    assert sealed.sha256 == manifest.sha256
+    assert sealed.version != manifest.version
+    assert write_manifest(copy, sealed) == sealed
 
 
 def test_a_tradeoff_table_keeps_every_digit(tmp_path: Path) -> None:

@@ -198,6 +198,6 @@ def test_settings_under_which_nothing_is_learnt_are_refused(name: str, value: fl
 
 
 def test_the_least_rate_of_a_cycle_is_not_above_its_peak() -> None:
-    with pytest.raises(ConfigError, match="least_rate: expected 0 up to the learning rate of 0.004, found 1$"):
+    with pytest.raises(ConfigError, match=r"least_rate: expected 0 up to the learning rate of 0\.004, found 1$"):
         LoopConfig(schedule="cyclic", least_rate=1.0)
     assert LoopConfig(learning_rate=1e-6).rate(0, 10) < 1e-6  # Other schedules have none.

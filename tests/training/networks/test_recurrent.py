@@ -50,8 +50,8 @@ def sigmoid(values: Numbers) -> Numbers:
 
 def square_mean(values: Numbers, axis: int) -> Numbers:
     """Return the mean square; `np.var` would take the modulus of complex numbers, which has no derivative."""
-    squares: Numbers = values * values
-    return squares.mean(axis=axis, keepdims=True)
+    mean: Numbers = (values * values).mean(axis=axis, keepdims=True)
+    return mean
 
 
 class Plain:

@@ -1,0 +1,177 @@
+"""Set the dial of a bundle: to an accuracy, a share of songs for the teacher, a speed, or a promise.
+
+The songs are labelled ones that the models have not seen; those they trained on are left out. A quarter of the others
+fits the temperatures, the rest sets the threshold, and the bundle is written anew with its trade-off table and
+pictures. `--within` is a promise with finite-sample confidence, and `--accuracy` is one where the songs support it; a
+fallback rate and a speed are measured on the songs, and promise nothing.
+
+Example:
+    segue calibrate artifacts/bundle artifacts/songs.arrow --within 2 --confidence 0.95
+    segue calibrate artifacts/bundle artifacts/songs.arrow --songs-per-s 10000 --out artifacts/fast
+"""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from data.atomic import atomic_folder
+from data.command import run
+from data.errors import ConfigError, LabelError
+from data.song import stack_windows
+from data.table import SongTable
+from export.calibration import Costs, Goal, UnsupportedError
+from export.dial import Dial, check_calibration_songs, set_dial
+from export.seen import were_seen
+from export.temperature import Temperatures, hear
+from serving.bundle import Manifest, ModelEntry, Target, load_bundle, write_manifest
+from serving.cascade import open_model
+from serving.evaluate import labelled
+from serving.runtime import Provider
+from serving.timing import us_per_window
+from serving.tradeoff import area_above_random
+
+TIMED_SONGS = 256
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What `segue calibrate` set."""
+
+    out: Path
+    manifest: Manifest
+    previous_threshold_nats: float
+    unlabelled: int  # Songs left out because they have no label ...
+    trained_on: int  # ... or because the models have seen them in training.
+
+    def __str__(self) -> str:
+        manifest, found = self.manifest, self.manifest.metrics
+        left_out = [
+            text
+            for count, text in (
+                (self.unlabelled, f"{self.unlabelled:,} without a label"),
+                (self.trained_on, f"{self.trained_on:,} that the models were trained on"),
+            )
+            if count
+        ]
+        fits = [(name, one.temperature) for name, one in (("student", manifest.student), ("teacher", manifest.teacher))]
+        temperatures = ", ".join(
+            f"{name} {fit.value:.2f} (ece {fit.before.ece:.3f} to {fit.after.ece:.3f})" for name, fit in fits
+        )
+        scales = (
+            f" times {min(manifest.class_scales):.2g} to {max(manifest.class_scales):.2g} by class"
+            if manifest.class_scales
+            else ""
+        )
+        return (
+            f"{self.out}: bundle {manifest.version}, dial set anew"
+            + (f" (left out: {' and '.join(left_out)})" if left_out else "")
+            + f"\n  {manifest.guarantee}\n"
+            f"  threshold: {manifest.threshold_nats:.3f} nats{scales}, was {self.previous_threshold_nats:.3f}\n"
+            f"  accuracy: student {found.student.accuracy:.3f}, teacher {found.teacher.accuracy:.3f}, "
+            f"cascade {found.cascade.accuracy:.3f} with {found.fallback_rate:.0%} falling back\n"
+            f"  temperatures: {temperatures}\n"
+            f"  area between the curve and the random line: {manifest.area_above_random:.4f}"
+        )
+
+
+def calibrate(
+    bundle: Positional[Path],
+    songs: Positional[Path],
+    accuracy: float | None = None,
+    fallback_rate: float | None = None,
+    songs_per_s: float | None = None,
+    within: float | None = None,
+    confidence: float = 0.95,
+    per_class: bool = False,
+    out: Path | None = None,
+    provider: Provider = "auto",
+) -> Calibrated:
+    """Set the dial of a bundle.
+
+    Args:
+        bundle: The bundle's folder.
+        songs: A song table with labels; songs without one, and songs the models were trained on, are left out.
+        accuracy: The cheapest threshold with this accuracy (0..1), promised where the songs support it.
+        fallback_rate: The threshold at which this share of the songs (0..1) goes on to the teacher.
+        songs_per_s: The threshold at which this machine does so many songs a second in large batches.
+        within: The cheapest threshold that is promised to be at most so many points (0.01) below the teacher.
+        confidence: Share of calibration sets for which a promise holds.
+        per_class: Give each class that the student may say a threshold of its own. The promise is one for all songs.
+        out: The bundle to write. Default: the same one.
+        provider: Where the models run; auto takes a GPU where there is one.
+    """
+    goal = _goal(
+        {"within": within, "accuracy": accuracy, "fallback_rate": fallback_rate, "songs_per_s": songs_per_s}, confidence
+    )
+    opened = load_bundle(bundle)
+    manifest = opened.manifest
+    table = SongTable(songs)
+    all_rows, all_labels = labelled(table, opened)
+    seen = were_seen(opened, [table.song_ids[row] for row in all_rows])
+    if seen.all():
+        raise LabelError(
+            f"{songs}: expected songs that the models have not seen, found {len(seen)} labelled songs, all of which "
+            "they were trained on; a threshold set on them would promise what it cannot keep"
+        )
+    rows, labels = all_rows[~seen], all_labels[~seen]
+    sample = stack_windows(table.songs(rows[:TIMED_SONGS]))[0]
+    student, teacher = (open_model(opened, entry, provider=provider) for entry in (manifest.student, manifest.teacher))
+    heard = (
+        hear(student, manifest.student.windows, table, rows, "student"),
+        hear(teacher, manifest.teacher.windows, table, rows, "teacher"),
+    )
+    check_calibration_songs(table, rows, labels, manifest.classes, [one.serves for one in heard])
+    costs = Costs(us_per_window(student, sample), us_per_window(teacher, sample))
+    with atomic_folder(out or bundle) as folder:
+        shutil.copytree(bundle, folder, dirs_exist_ok=True)
+        dial = set_dial(*heard, labels, goal, costs, folder, per_class=per_class)
+        if goal.target == "within" and not dial.guarantee.kept:
+            raise UnsupportedError(f"{out or bundle}: not written. All that can be said is {dial.guarantee}.")
+        written = write_manifest(folder, _turned(manifest, dial, costs, table.fingerprint()))
+    return Calibrated(out or bundle, written, manifest.threshold_nats, len(table) - len(all_rows), int(seen.sum()))
+
+
+def _goal(asked: dict[Target, float | None], confidence: float) -> Goal:
+    """Return the one goal that was asked for."""
+    given = {target: value for target, value in asked.items() if value is not None}
+    if len(given) != 1:
+        names = [f"--{target.replace('_', '-')}" for target in (given or asked)]
+        raise ConfigError(
+            f"expected exactly one of --accuracy, --fallback-rate, --songs-per-s and --within, found "
+            f"{' and '.join(names) if given else 'none'}"
+        )
+    ((target, value),) = given.items()
+    return Goal(target, value, confidence)
+
+
+def _turned(manifest: Manifest, dial: Dial, costs: Costs, songs_sha256: str) -> Manifest:
+    """Return the manifest of the same models with the dial set anew."""
+
+    def entry(old: ModelEntry, temperatures: Temperatures, us: float) -> ModelEntry:
+        return replace(old, temperature=temperatures.single, mean_temperature=temperatures.mean, us_per_window=us)
+
+    return replace(
+        manifest,
+        student=entry(manifest.student, dial.student_temperatures, costs.student_us),
+        teacher=entry(manifest.teacher, dial.teacher_temperatures, costs.teacher_us),
+        threshold_nats=dial.threshold_nats,
+        class_scales=dial.class_scales,
+        guarantee=dial.guarantee,
+        area_above_random=area_above_random(dial.rows),
+        metrics=dial.evaluation,
+        metrics_split="calibration",
+        calibration_sha256=songs_sha256,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `segue calibrate`."""
+    return run(calibrate, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
