@@ -80,7 +80,7 @@ def test_an_unknown_option_is_bad_usage(verb: str, capsys: pytest.CaptureFixture
         segue.main([verb, "--no-such-option"])
     assert exit_of.value.code == 2
     printed = capsys.readouterr()
-    assert f"run segue {verb} --help" in printed.err
+    assert f"segue {verb} --help" in printed.err
     assert printed.out == ""
 
 

@@ -120,12 +120,14 @@ def test_a_promise_that_songs_cannot_support_leaves_the_bundle_as_it_is(
     bundle: Path, songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = shutil.copytree(bundle, tmp_path / "bundle")
-    assert main([str(copy), str(songs), "--within", "0.5"]) == 1
+    table = SongTable(songs)
+    few = save(tmp_path / "few.arrow", table.batch(range(60)), classes=table.classes).path
+    assert main([str(copy), str(few), "--within", "0.5"]) == 1
     printed = capsys.readouterr().err
     assert f"segue calibrate: {copy}: not written. All that can be said is measured, not promised: " in printed
     assert "cannot support at most 0.5 points below the teacher with 95% confidence, " in printed
     assert load_bundle(copy).manifest == load_bundle(bundle).manifest
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "few.arrow"]
 
 
 def test_the_verb_turns_the_dial_in_place_and_prints_one_json_document(

@@ -83,7 +83,8 @@ def test_the_verb_says_what_ran(recipe: Path, tmp_path: Path, capsys: pytest.Cap
     assert main([str(recipe), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["ran"] == ["songs", "teacher", "student", "export"]
-    assert printed["evaluation"]["songs"] == 40  # Of calibration: there is neither a test table nor a test split.
+    # Of the 40 calibration songs, those that set the dial: there is neither a test table nor a test split.
+    assert printed["evaluation"]["songs"] == 30
     assert printed["bundle"] == str(tmp_path / "bundle")
 
 
@@ -195,7 +196,7 @@ def test_one_source_needs_no_brackets(recipe: Path, tmp_path: Path) -> None:
         ('workspace = "$SPACE/work"', "workspace = 7", "workspace"),
         ("[songs.synth]", "songs.where = [1]\n[songs.synth]", "songs.where"),
         ("[songs.synth]", "songs.sources = 7\n[songs.synth]", "songs.sources"),
-        ("hidden = 8", "hidden = 0", "hidden: expected at least 1 neuron, found 0"),
+        ("hidden = 8", "hidden = 0", "hidden: expected at least 1 neuron a layer, found 0"),
         ("bptt_steps = 120", "bptt_steps = 7", "bptt_steps: expected a divisor of 120"),
         ("[songs.synth]", 'songs.sources = ["a.npz"]\n[songs.synth]', "expected either `sources` or a `synth` table"),
         ("[test.synth]\nsongs = 90\nclasses = 3\nseed = 1\n", "[test]\n", "expected either `sources` or a `synth`"),
