@@ -20,6 +20,7 @@ from tabulate import tabulate
 from tyro.conf import Positional
 
 from data.atomic import atomic_file
+from data.block import write_block
 from data.command import run, to_json
 from data.errors import ConfigError
 from data.provenance import Provenance, provenance
@@ -31,8 +32,7 @@ from serving.cascade import open_cascade
 from serving.evaluate import evaluate
 from serving.timing import SERVING_BATCH, seconds_per_call
 
-BEGIN = "<!-- checks: written by `python -m export.dial_check` from docs/results/dial.json, do not edit -->\n"
-END = "<!-- end of checks -->\n"
+COMMAND = "python -m export.dial_check"
 POINTS = (1.0, 5.0, 15.0)
 FALLBACK_RATE = 0.3
 CAUTION = 0.07  # The accuracy that is asked for is so far below the one the bundle has.
@@ -62,8 +62,8 @@ class Checked:
         rows = [(one.songs, f"`{one.option}`", one.said, one.came_out) for one in self.checks]
         made = self.provenance
         return (
-            f"\n{tabulate(rows, ('songs', 'asked', 'said', 'came out on unseen songs'), tablefmt='github')}\n\n"
-            f"{made.time[:10]}, commit {made.commit}, {made.machine}.\n\n"
+            f"{tabulate(rows, ('songs', 'asked', 'said', 'came out on unseen songs'), tablefmt='github')}\n\n"
+            f"{made.time[:10]}, commit {made.commit}, {made.machine}."
         )
 
 
@@ -87,13 +87,9 @@ def dial_check(
         bundle, songs, test = map(Path, paths.split(":"))
         checks += [_check(name, bundle, songs, test, options) for options in _options(bundle)]
     checked = Checked(tuple(checks), provenance())
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ConfigError(f"{page}: expected one block of checks between its two comments")
-    for file, text in ((results, to_json(checked) + "\n"), (page, before + begin + str(checked) + end + after)):
-        with atomic_file(file) as draft:
-            draft.write_text(text)
+    with atomic_file(results) as draft:
+        draft.write_text(to_json(checked) + "\n")
+    write_block(page, COMMAND, str(checked))
     return checked
 
 

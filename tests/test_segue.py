@@ -1,5 +1,6 @@
 """The command line: every verb answers, and a mistake says what to do."""
 
+import re
 import runpy
 import subprocess
 import sys
@@ -80,7 +81,8 @@ def test_an_unknown_option_is_bad_usage(verb: str, capsys: pytest.CaptureFixture
         segue.main([verb, "--no-such-option"])
     assert exit_of.value.code == 2
     printed = capsys.readouterr()
-    assert f"segue {verb} --help" in printed.err
+    # Boxed, and on a line of its own where several things are wrong.
+    assert re.search(rf"run:?[\s│|]+segue {verb} --help", printed.err)
     assert printed.out == ""
 
 
