@@ -32,8 +32,6 @@ class Moments:
     mean: str  # (n, 25)
     products: str  # (n, 25, 25), of any two centred features.
     changes: str  # (n, 25), |differences| from one segment to the next.
-    cubes: str  # (n, 25), of the centred values.
-    fourths: str  # (n, 25), fourth powers of the centred values.
     lagged: str  # (n, lags, 25), products of a centred feature with itself so many segments later.
 
 
@@ -65,9 +63,13 @@ class Window:
         op = self.writer.op
         mean = op("ReduceMean", SEGMENTS, axes=[1], keepdims=1)
         centred = op("Sub", SEGMENTS, mean)
-        square = op("Mul", centred, centred)
         lagged = [
-            self._sum(op("Mul", self._steps(centred, lag, WINDOW), self._steps(centred, 0, WINDOW - lag)), keepdims=1)
+            op(
+                "ReduceSum",
+                op("Mul", self._steps(centred, lag, WINDOW), self._steps(centred, 0, WINDOW - lag)),
+                self.writer.ints(1),
+                keepdims=1,
+            )
             for lag in LAGS
         ]
         changes = op("Sub", self._steps(SEGMENTS, 1, WINDOW), self._steps(SEGMENTS, 0, WINDOW - 1))
@@ -75,8 +77,6 @@ class Window:
             mean=op("Flatten", mean, axis=1),
             products=op("MatMul", op("Transpose", centred, perm=[0, 2, 1]), centred),
             changes=op("ReduceL1", changes, axes=[1], keepdims=0),
-            cubes=self._sum(op("Mul", square, centred), keepdims=0),
-            fourths=op("ReduceSumSquare", square, axes=[1], keepdims=0),
             lagged=op("Concat", *lagged, axis=1),
         )
 
@@ -93,11 +93,10 @@ class Window:
         squares = op("Gather", by_pair, tensor(np.arange(N_FEATURES) * (N_FEATURES + 1)), axis=1)
         variance = op("Max", op("Mul", squares, tensor(scale**2 / WINDOW)), tensor(np.array(VARIANCE_FLOOR)))
         # From here on, 1 / deviation in standard units times the scale to standard units: centred raw values times this
-        # are the unit values that skewness, kurtosis, autocorrelation and correlation are made of.
+        # are the unit values that autocorrelation and correlation are made of.
         unit = op("Div", tensor(scale), op("Sqrt", variance))
         unit_square = op("Mul", unit, unit)
         changes = op("Mul", moments.changes, tensor(scale))
-        fourths = op("Mul", moments.fourths, op("Mul", unit_square, unit_square))
         across, down = op("Unsqueeze", unit, self.writer.ints(1)), op("Unsqueeze", unit, self.writer.ints(2))
         correlation = op("Flatten", op("Mul", op("Mul", moments.products, across), down), axis=1)
         rows, columns = np.triu_indices(N_FEATURES, k=1)
@@ -106,16 +105,14 @@ class Window:
             moments.mean,
             op("Log", variance),
             op("Log", op("Add", changes, tensor(np.array(CHANGE_FLOOR * (WINDOW - 1))))),
-            op("Mul", moments.cubes, op("Mul", unit_square, unit)),
-            op("Log", op("Add", fourths, tensor(np.array(float(WINDOW))))),
             op("Flatten", op("Mul", moments.lagged, op("Unsqueeze", unit_square, self.writer.ints(1))), axis=1),
             op("Gather", correlation, tensor(rows * N_FEATURES + columns), axis=1),
             axis=1,
         )
         # Means in place of sums, and roots and logarithms of them, are scales and shifts of what was just computed.
         each, zeros = np.ones(N_FEATURES), np.zeros(N_FEATURES)
-        scales = [scale, each / 2, each, each / WINDOW, each, *(each / (WINDOW - lag) for lag in LAGS)]
-        shifts = [shift, zeros, each * -np.log(WINDOW - 1), zeros, each * -np.log(WINDOW), *[zeros] * len(LAGS)]
+        scales = [scale, each / 2, each, *(each / (WINDOW - lag) for lag in LAGS)]
+        shifts = [shift, zeros, each * -np.log(WINDOW - 1), *[zeros] * len(LAGS)]
         return Seen(
             value,
             np.concatenate([*scales, np.full(len(rows), 1 / WINDOW)]),
@@ -126,6 +123,3 @@ class Window:
         """Return the segments from `start` to `stop` of values (n, 120, features)."""
         ints = self.writer.ints
         return self.writer.op("Slice", value, ints(start), ints(stop), ints(1))
-
-    def _sum(self, value: str, *, keepdims: int) -> str:
-        return self.writer.op("ReduceSum", value, self.writer.ints(1), keepdims=keepdims)

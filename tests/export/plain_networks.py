@@ -119,8 +119,6 @@ def _summary(standard: Array) -> Array:
             standard.mean(axis=0),
             np.log(deviation),
             np.log(changes + 1e-2),
-            np.mean(unit**3, axis=0),
-            np.log1p(np.mean(unit**4, axis=0)),
             *[np.mean(unit[lag:] * unit[:-lag], axis=0) for lag in LAGS],
             [correlation[i, j] for i in range(25) for j in range(i + 1, 25)],
         ]

@@ -6,7 +6,7 @@ from torch import Tensor
 from data.song import N_FEATURES
 
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16)  # Segments.
-N_STATISTICS = N_FEATURES * (5 + len(LAGS)) + N_FEATURES * (N_FEATURES - 1) // 2
+N_STATISTICS = N_FEATURES * (3 + len(LAGS)) + N_FEATURES * (N_FEATURES - 1) // 2
 VARIANCE_FLOOR = 1e-4  # Below it, in standard units, a feature is constant.
 CHANGE_FLOOR = 1e-2
 
@@ -25,8 +25,7 @@ def summary(standard: Tensor) -> Tensor:
     """Return the summary statistics (n, N_STATISTICS) of standardised windows (n, steps, 25).
 
     For each feature its mean, the logarithms of its standard deviation and of its mean |difference| from one segment to
-    the next, its skewness and the logarithm of its kurtosis, its autocorrelation at `LAGS`; and the correlations of the
-    features.
+    the next, and its autocorrelation at `LAGS`; and the correlations of the features.
     """
     n_steps = standard.shape[1]
     mean = standard.mean(dim=1)
@@ -35,7 +34,6 @@ def summary(standard: Tensor) -> Tensor:
     deviation = spread(covariance.diagonal(dim1=1, dim2=2))
     unit = centred / deviation[:, None]
     change = (standard[:, 1:] - standard[:, :-1]).abs().mean(dim=1)
-    square = unit.square()
     above = torch.triu_indices(N_FEATURES, N_FEATURES, offset=1, device=standard.device)
     correlation = covariance / (deviation[:, :, None] * deviation[:, None])
     return torch.cat(
@@ -43,8 +41,6 @@ def summary(standard: Tensor) -> Tensor:
             mean,
             deviation.log(),
             (change + CHANGE_FLOOR).log(),
-            (square * unit).mean(dim=1),
-            square.square().mean(dim=1).log1p(),
             *((unit[:, lag:] * unit[:, :-lag]).mean(dim=1) for lag in LAGS),
             correlation[:, above[0], above[1]],
         ],
