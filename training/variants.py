@@ -47,9 +47,13 @@ class Distilled:
 Variant = Trained | Joined | Distilled
 
 NOISE = AugmentationConfig(noise=0.2)
-DENSE = LoopConfig(epochs=60, batch_songs=64, learning_rate=2e-3, weight_decay=5e-2, augmentation=NOISE)
+DENSE = LoopConfig(epochs=60, batch_songs=64, learning_rate=2e-3, weight_decay=5e-2)
+FLATTENED = replace(DENSE, augmentation=NOISE)
 CONVOLUTIONAL = LoopConfig(epochs=40, batch_songs=64, learning_rate=2e-3, weight_decay=5e-2, augmentation=NOISE)
 RECURRENT = LoopConfig(epochs=30, batch_songs=64, learning_rate=1e-3, weight_decay=2e-2, augmentation=NOISE)
+
+KL = DistillationConfig(match="kl")
+HALF = DistillationConfig(match="kl", label_weight=0.5)
 
 FLAT = DenseConfig(look="flat", hidden=(828,), input_dropout=0.5, hidden_dropout=0.5)
 POOLED = DenseConfig()
@@ -58,12 +62,12 @@ SMALL = RecurrentConfig(state=128, bptt_steps=24, readout="pooled", dropout=0.3)
 HYBRID = replace(SMALL, convolution=64, summary=True, hidden=(256,), dropout=0.5)
 
 VARIANTS: dict[str, Variant] = {
-    "flat": Trained("flat student shape, from labels", FLAT, DENSE),
+    "flat": Trained("flat student shape, from labels", FLAT, FLATTENED),
     "pooled": Trained("pooled student shape, from labels", POOLED, DENSE),
     "mlp": Trained(
         "the study's baseline, 500-500-25",
         DenseConfig(look="flat", hidden=(500, 500, 25), input_dropout=0.3, hidden_dropout=0.163),
-        DENSE,
+        FLATTENED,
     ),
     "conv-1": Trained("one convolution in time", ConvolutionalConfig(summary=False, hidden=()), CONVOLUTIONAL),
     "conv-2": Trained(
@@ -78,9 +82,9 @@ VARIANTS: dict[str, Variant] = {
     "bn-lstm-pooled": Trained("BN-LSTM 128, readout of all states, 24 steps", replace(SMALL, cell="lstm"), RECURRENT),
     "conv-bn-rnn": Trained("convolution, then BN-RNN 128", replace(SMALL, convolution=64), RECURRENT),
     "hybrid": Trained("convolution, BN-RNN 128, summary statistics beside the states", HYBRID, RECURRENT),
-    "pooled-plain": Trained("pooled, no noise", POOLED, replace(DENSE, augmentation=AugmentationConfig())),
+    "pooled-noise": Trained("pooled, noise of 0.2 deviations on every segment", POOLED, FLATTENED),
     "pooled-transposed": Trained(
-        "pooled, chroma transposed", POOLED, replace(DENSE, augmentation=AugmentationConfig(0.2, transpose=True))
+        "pooled, chroma transposed", POOLED, replace(DENSE, augmentation=AugmentationConfig(transpose=True))
     ),
     "pooled-smoothed": Trained("pooled, labels smoothed by 0.1", POOLED, DENSE, LabelConfig(label_smoothing=0.1)),
     "pooled-all": Trained("pooled, all labelled songs", POOLED, DENSE, all_labelled=True),
@@ -95,6 +99,17 @@ VARIANTS: dict[str, Variant] = {
         "BN-RNN 128, all states, taught to predict the next segment first", SMALL, RECURRENT, pretrain_epochs=10
     ),
     "three-pooled": Joined("three pooled", ("pooled",), (0, 100, 200)),
-    "three-hybrids": Joined("three hybrids", ("hybrid",), (0, 100, 200)),
     "mixed": Joined("pooled, convolution with summary, hybrid", ("pooled", "conv-summary", "hybrid")),
+    "flat-distilled": Distilled("flat, from the logits of mixed", "mixed", FLAT, FLATTENED),
+    "flat-distilled-kl": Distilled("flat, from the probabilities of mixed", "mixed", FLAT, FLATTENED, KL),
+    "flat-distilled-labels": Distilled("flat, half mixed, half labels", "mixed", FLAT, FLATTENED, HALF),
+    "flat-distilled-unlabelled": Distilled(
+        "flat, from mixed, on all other songs too", "mixed", FLAT, FLATTENED, unlabelled=True
+    ),
+    "pooled-distilled": Distilled("pooled, from the logits of mixed", "mixed", POOLED, DENSE),
+    "pooled-distilled-kl": Distilled("pooled, from the probabilities of mixed", "mixed", POOLED, DENSE, KL),
+    "pooled-distilled-labels": Distilled("pooled, half mixed, half labels", "mixed", POOLED, DENSE, HALF),
+    "pooled-distilled-unlabelled": Distilled(
+        "pooled, from mixed, on all other songs too", "mixed", POOLED, DENSE, unlabelled=True
+    ),
 }
