@@ -117,13 +117,11 @@ class DistillationLoss:
 
 
 def mse_of_logits(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Return the mean squared difference of logits (n, n_classes), each row's mean taken off first.
+    """Return the mean squared difference of logits (n, n_classes).
 
-    Ba and Caruana, *Do Deep Nets Really Need to be Deep?*, NIPS 2014. Log-probabilities are logits that have been
-    moved, and moving a row changes no probability, so the student need not learn by how much.
+    Ba and Caruana, *Do Deep Nets Really Need to be Deep?*, NIPS 2014.
     """
-    difference = student_logits - teacher_logits
-    return (difference - difference.mean(dim=1, keepdim=True)).square().mean()
+    return functional.mse_loss(student_logits, teacher_logits)
 
 
 def kl_of_probs(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
