@@ -29,5 +29,14 @@ class BundleError(SegueError):
     """A bundle that is missing, corrupt, of another format version, or not what its manifest says."""
 
 
+class ServiceError(SegueError):
+    """A server that refused a request, or that cannot be reached."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        """Say what happened; `status` is the HTTP status, None where no answer came."""
+        super().__init__(message)
+        self.status = status
+
+
 class MissingDependencyError(SegueError):
     """A library of an optional extra is not installed."""
