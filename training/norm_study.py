@@ -1,10 +1,11 @@
 """What batch normalisation does to a recurrent network: its accuracy and how it swings, with and without.
 
 The study behind Segue found smoother curves and a higher accuracy with it. Here both networks learn synthetic songs at
-a constant learning rate, as in the study, from several seeds. Writes the figures, and draws them.
+a constant learning rate, as in the study, from several seeds. Figures go to --results, a picture to --picture, and both
+are told of in --page.
 
 Example:
-    python -m training.norm_study docs/results/norm_study.json docs/norm-study.svg
+    python -m training.norm_study
 """
 
 import sys
@@ -16,9 +17,10 @@ from tempfile import TemporaryDirectory
 import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
-from tyro.conf import Positional
+from tabulate import tabulate
 
 from data.atomic import atomic_file
+from data.block import write_block
 from data.command import run, to_json
 from data.provenance import Provenance, provenance
 from data.synth import synth
@@ -31,6 +33,7 @@ NORMS: tuple[Norm, ...] = ("batch", "none")
 NAMES = {"batch": "BN-RNN", "none": "RNN without BN"}
 COLOURS = {"batch": "#3b5bdb", "none": "#e8590c"}
 VALIDATION_SHARE = 0.1
+COMMAND = "python -m training.norm_study"
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,12 @@ class Curves:
     provenance: Provenance
 
     def __str__(self) -> str:
-        lines = [f"validation accuracy, {len(self.accuracy['batch'])} seeds, {self.songs} synthetic songs:"]
+        rows = []
         for norm, curves in self.accuracy.items():
             final, swing = last_epochs(curves), swings(curves)
-            lines.append(
-                f"  {NAMES[norm]:<15} {final.mean():.3f} in the second half (from seed to seed "
-                f"{final.std(ddof=1):.3f}), swing from epoch to epoch {swing.mean():.4f}"
-            )
-        return "\n".join(lines)
+            rows.append((NAMES[norm], f"{final.mean():.3f} ± {final.std(ddof=1):.3f}", f"{100 * swing.mean():.2f}"))
+        headers = ("", f"accuracy, mean and deviation of {len(self.accuracy['batch'])} seeds", "swing, points")
+        return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
 def last_epochs(curves: Sequence[Sequence[float]]) -> NDArray[np.float64]:
@@ -69,8 +70,9 @@ def swings(curves: Sequence[Sequence[float]]) -> NDArray[np.float64]:
 
 
 def norm_study(
-    results: Positional[Path],
-    picture: Positional[Path],
+    results: Path = Path("docs/results/norm_study.json"),
+    picture: Path = Path("docs/norm-study.svg"),
+    page: Path = Path("docs/norm-study.md"),
     songs: int = 20_000,
     seeds: int = 5,
     network: RecurrentConfig = RecurrentConfig(state=128),
@@ -81,6 +83,7 @@ def norm_study(
     Args:
         results: The JSON file to write.
         picture: The picture to write.
+        page: The page whose table is written.
         songs: Synthetic songs; a tenth validates.
         seeds: Seeds of each network.
         network: Its shape, but for the norm.
@@ -103,6 +106,7 @@ def norm_study(
     with atomic_file(results) as draft:
         draft.write_text(to_json(curves) + "\n")
     draw(curves, picture)
+    write_block(page, COMMAND, str(curves))
     return curves
 
 
