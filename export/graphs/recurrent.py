@@ -1,8 +1,11 @@
 """Recurrences as graphs, in three lowerings.
 
 - `operator`: ONNX's RNN, GRU and LSTM; a layer norm has no place in them
-- `scan`: the input products of all steps done before the loop as one product, then a `Scan` over the steps
-- `unrolled`: the same, the steps written out one after the other
+- `scan`: a `Scan` over the steps
+- `unrolled`: the same steps written out one after the other
+
+The input product of a step is done in the step: all of them at once would fill and read again an array as large as all
+states together, which costs more than one large product gains.
 
 Batch normalisation and standardisation fold into both products: a batch-normed RNN leaves as a plain tanh RNN.
 """
@@ -25,7 +28,7 @@ from training.networks.recurrent import EPS, Cell, GateNorm, GruCell, RecurrentN
 from training.networks.summary import VARIANCE_FLOOR
 
 Lowering = Literal["scan", "unrolled", "operator"]
-Step = Callable[[Writer, str, Sequence[str]], list[str]]  # Of a writer, the driven input and the carry; the next carry.
+Step = Callable[[Writer, str, Sequence[str]], list[str]]  # Of a writer, the input and the carry; the next carry.
 
 OPERATORS: dict[Cell, str] = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 # The order of the gates in our cells, and in ONNX's operators.
@@ -95,23 +98,21 @@ def states(window: Window, network: RecurrentNetwork, lowering: Lowering) -> str
     folded, pooled = fold(network), network.config.readout == "pooled"
     if lowering == "operator":
         return _by_operator(writer, inputs, folded, pooled=pooled)
-    driven = writer.op(
-        "Add", writer.op("MatMul", inputs, writer.tensor(folded.input.weight)), writer.tensor(folded.input.bias)
-    )
     step = _step(folded, pooled=pooled)
     size = writer.op("Shape", inputs, start=1, end=2)
     zeros = writer.op("ConstantOfShape", writer.op("Concat", size, writer.ints(folded.state), axis=0))
     carry = [zeros] * ((2 if folded.cell == "lstm" else 1) + 2 * pooled)
     run = _scan if lowering == "scan" else _unroll
-    final = run(writer, driven, carry, step)
+    final = run(writer, inputs, carry, step)
     return _mean_and_spread(writer, *final[-2:]) if pooled else final[0]
 
 
 def _step(folded: Folded, *, pooled: bool) -> Step:
     """Return what a step does; where the states are pooled, the carry ends with their sum and that of their squares."""
 
-    def step(writer: Writer, driven: str, carry: Sequence[str]) -> list[str]:
-        following = CELL_STEPS[folded.cell](writer, folded, driven, carry)
+    def step(writer: Writer, one: str, carry: Sequence[str]) -> list[str]:
+        weight, bias = writer.tensor(folded.input.weight), writer.tensor(folded.input.bias)
+        following = CELL_STEPS[folded.cell](writer, folded, writer.op("Gemm", one, weight, bias), carry)
         if pooled:
             state, (total, squares) = following[0], carry[-2:]
             square = writer.op("Mul", state, state)
@@ -123,8 +124,8 @@ def _step(folded: Folded, *, pooled: bool) -> Step:
 
 def _rnn_step(writer: Writer, folded: Folded, driven: str, carry: Sequence[str]) -> list[str]:
     """H' = tanh(norm(W_x x + W_h h))."""
-    product = writer.op("MatMul", carry[0], writer.tensor(folded.recurrent))
-    return [writer.op("Tanh", _norm(writer, folded, 0, writer.op("Add", product, driven)))]
+    sums = writer.op("Gemm", carry[0], writer.tensor(folded.recurrent), driven)
+    return [writer.op("Tanh", _norm(writer, folded, 0, sums))]
 
 
 def _gru_step(writer: Writer, folded: Folded, driven: str, carry: Sequence[str]) -> list[str]:
@@ -143,7 +144,7 @@ def _gru_step(writer: Writer, folded: Folded, driven: str, carry: Sequence[str])
 def _lstm_step(writer: Writer, folded: Folded, driven: str, carry: Sequence[str]) -> list[str]:
     """C' = f * c + i * tanh(g), h' = o * tanh(c')."""
     op = writer.op
-    sums = op("Add", op("MatMul", carry[0], writer.tensor(folded.recurrent)), driven)
+    sums = op("Gemm", carry[0], writer.tensor(folded.recurrent), driven)
     gates = [_norm(writer, folded, gate, part) for gate, part in enumerate(writer.split(sums, 4, axis=-1))]
     entry, forget, output = (op("Sigmoid", gates[gate]) for gate in (0, 1, 2))
     cell = op("Add", op("Mul", forget, carry[1]), op("Mul", entry, op("Tanh", gates[3])))
@@ -164,10 +165,10 @@ def _norm(writer: Writer, folded: Folded, gate: int, sums: str) -> str:
     return writer.op("LayerNormalization", sums, writer.tensor(scale), writer.tensor(shift), axis=-1, epsilon=EPS)
 
 
-def _scan(writer: Writer, driven: str, carry: Sequence[str], step: Step) -> list[str]:
-    """Return the final carry of a `Scan` over the driven inputs (120, n, gates * state)."""
+def _scan(writer: Writer, inputs: str, carry: Sequence[str], step: Step) -> list[str]:
+    """Return the final carry of a `Scan` over inputs (120, n, n_inputs)."""
     body = writer.body()
-    before, one = [writer.name("carry") for _ in carry], writer.name("driven")
+    before, one = [writer.name("carry") for _ in carry], writer.name("input")
     after = step(body, one, before)
     graph = helper.make_graph(
         body.nodes,
@@ -176,14 +177,14 @@ def _scan(writer: Writer, driven: str, carry: Sequence[str], step: Step) -> list
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in after],
     )
     final = [writer.name("final") for _ in carry]
-    writer.op("Scan", *carry, driven, outputs=final, num_scan_inputs=1, body=graph)
+    writer.op("Scan", *carry, inputs, outputs=final, num_scan_inputs=1, body=graph)
     return final
 
 
-def _unroll(writer: Writer, driven: str, carry: Sequence[str], step: Step) -> list[str]:
+def _unroll(writer: Writer, inputs: str, carry: Sequence[str], step: Step) -> list[str]:
     """Return the final carry of steps written out one after the other."""
     values = list(carry)
-    for one in writer.split(driven, WINDOW, axis=0):
+    for one in writer.split(inputs, WINDOW, axis=0):
         values = step(writer, writer.op("Squeeze", one, writer.ints(0)), values)
     return values
 
