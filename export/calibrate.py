@@ -24,10 +24,11 @@ from data.errors import ConfigError, LabelError
 from data.song import stack_windows
 from data.table import SongTable
 from export.calibration import Costs, Goal, UnsupportedError
+from export.card import seal
 from export.dial import Dial, check_calibration_songs, set_dial
 from export.seen import were_seen
 from export.temperature import Temperatures, hear
-from serving.bundle import Manifest, ModelEntry, Target, load_bundle, write_manifest
+from serving.bundle import Manifest, ModelEntry, Target, load_bundle
 from serving.cascade import open_model
 from serving.evaluate import labelled
 from serving.runtime import Provider
@@ -131,7 +132,7 @@ def calibrate(
         dial = set_dial(*heard, labels, goal, costs, folder, per_class=per_class)
         if goal.target == "within" and not dial.guarantee.kept:
             raise UnsupportedError(f"{out or bundle}: not written. All that can be said is {dial.guarantee}.")
-        written = write_manifest(folder, _turned(manifest, dial, costs, table.fingerprint()))
+        written = seal(folder, _turned(manifest, dial, costs, table.fingerprint()))
     return Calibrated(out or bundle, written, manifest.threshold_nats, len(table) - len(all_rows), int(seen.sum()))
 
 

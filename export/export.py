@@ -1,8 +1,9 @@
 """Export a student and its teacher as a bundle: ONNX, parity, calibration, manifest.
 
 Batch normalisation and standardisation are folded into the weights, the graphs are compared with the trained networks,
-and nothing is written unless they agree. The calibration songs, which neither model trained on, give each model its
-temperature and the cascade its trade-off table and default threshold.
+and nothing is written unless they agree. Recurrences can be written in three ways and products rounded to int8; the
+fastest that is right is kept, see `export.forms`. The calibration songs, which neither model trained on, give each
+model its temperature and the cascade its trade-off table and default threshold.
 
 Example:
     segue export artifacts/student --out artifacts/bundle
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
 from tyro.conf import Positional
 
 from data.atomic import atomic_folder
@@ -28,15 +28,15 @@ from data.song import FEATURE_NAMES, Ints, stack_windows
 from data.splits import Splits
 from data.table import SongTable
 from export.calibration import CalibrationConfig, Costs, Goal
+from export.card import form_name, how_right, seal
 from export.dial import Dial, check_calibration_songs, set_dial
-from export.graphs.build import graph_of
-from export.parity import check_parity
+from export.forms import FormsConfig, Job, Shipped, ship
 from export.seen import write_seen
 from export.temperature import Heard, Temperatures, hear
-from serving.bundle import FORMAT_VERSION, Evaluation, Manifest, ModelEntry, write_manifest
+from serving.bundle import FORMAT_VERSION, Evaluation, Manifest, ModelEntry
 from serving.cascade import Opinion
-from serving.runtime import OnnxModel
-from serving.timing import us_per_window
+from serving.runtime import Provider
+from serving.timing import SERVING_BATCH
 from serving.tradeoff import area_above_random, evaluation
 from training.networks.network import Network
 from training.runs import Run, load_run, load_splits
@@ -70,7 +70,8 @@ class Exported:
         student, teacher = manifest.student, manifest.teacher
         return (
             f"{self.out}: bundle {manifest.version}, exported in {self.seconds:.0f} s\n"
-            f"  parity with torch: student {student.parity:.1e}, teacher {teacher.parity:.1e}\n"
+            f"  student: {form_name(student.form)}: {how_right(student.form)}\n"
+            f"  teacher: {form_name(teacher.form)}: {how_right(teacher.form)}\n"
             f"  cost: student {student.us_per_window:.0f} us a window, teacher {teacher.us_per_window:.0f}\n"
             f"  threshold: {manifest.threshold_nats:.3f} nats ({manifest.guarantee})\n"
             f"  accuracy on {found.songs} {manifest.metrics_split} songs: student {found.student.accuracy:.3f}, "
@@ -85,27 +86,32 @@ class _Written:
 
     file: Path
     network: dict[str, Any]
-    model: OnnxModel
+    shipped: Shipped
     windows: int
-    us_per_window: float
-    parity: float
     heard: Heard  # What it says of the calibration songs.
+
+    @property
+    def us_per_window(self) -> float:
+        """Microseconds at the serving batch."""
+        return 1e6 / self.shipped.form.songs_per_s[SERVING_BATCH]
 
     def entry(self, temperatures: Temperatures) -> ModelEntry:
         """Return what the manifest says of it."""
         return ModelEntry(
             file=self.file.name,
             network=self.network,
+            provider=self.shipped.model.provider,
+            form=self.shipped.form,
+            rejected=self.shipped.rejected,
             windows=self.windows,
             temperature=temperatures.single,
             mean_temperature=temperatures.mean,
             us_per_window=self.us_per_window,
-            parity=self.parity,
         )
 
     def opinion(self, songs: SongTable, rows: Ints, temperatures: Temperatures) -> Opinion:
         """Return its calibrated opinion of some songs."""
-        return temperatures.opinion(hear(self.model, self.windows, songs, rows, "test"))
+        return temperatures.opinion(hear(self.shipped.model, self.windows, songs, rows, "test"))
 
 
 def export(
@@ -113,7 +119,10 @@ def export(
     out: Path,
     songs: Path | None = None,
     windows: WindowsConfig = WindowsConfig(),
+    forms: FormsConfig = FormsConfig(),
     calibration: CalibrationConfig = CalibrationConfig(),
+    licence: str = "unspecified",
+    provider: Provider = "auto",
 ) -> Exported:
     """Export a student and its teacher as a bundle.
 
@@ -122,7 +131,10 @@ def export(
         out: The bundle to write.
         songs: The song table it was trained on, if that has moved.
         windows: How much of a song the models see.
+        forms: Which forms of the models are tried.
         calibration: What the default threshold promises.
+        licence: Of the models, for the model card; they may be no freer than the songs they learnt from.
+        provider: Where the bundle will be served: forms and costs are measured there. One bundle is for one provider.
     """
     started = time.perf_counter()
     student_run, student_network = load_run(run, "student")
@@ -133,11 +145,12 @@ def export(
         raise RunError(f"{run}: expected calibration songs, found none. Train the teacher with --calibration above 0.")
     labels = table.labels[splits.calibration]
     with atomic_folder(out) as folder:
-        student = _write(
-            folder, student_run, student_network, windows.student_windows or student_run.loop.windows, table, splits
-        )
-        teacher = _write(
-            folder, teacher_run, teacher_network, windows.teacher_windows or teacher_run.loop.windows, table, splits
+        student, teacher = (
+            _write(folder, one, network, seen or one.loop.windows, table, splits, forms, provider)
+            for one, network, seen in (
+                (student_run, student_network, windows.student_windows),
+                (teacher_run, teacher_network, windows.teacher_windows),
+            )
         )
         check_calibration_songs(
             table, splits.calibration, labels, student_run.classes, (student.heard.serves, teacher.heard.serves)
@@ -146,7 +159,7 @@ def export(
         costs = Costs(student.us_per_window, teacher.us_per_window)
         dial = set_dial(student.heard, teacher.heard, labels, goal, costs, folder)
         write_seen(folder, [table.song_ids[row] for row in (*splits.train, *splits.validation)])
-        manifest = write_manifest(
+        manifest = seal(
             folder,
             Manifest(
                 format_version=FORMAT_VERSION,
@@ -162,6 +175,7 @@ def export(
                 area_above_random=area_above_random(dial.rows),
                 metrics=_evaluate(student, teacher, table, splits, dial),
                 metrics_split="test" if len(splits.test) else "calibration",
+                licence=licence,
                 songs_sha256=student_run.songs_sha256,
                 split_songs=student_run.split_songs,
                 calibration_sha256=student_run.songs_sha256,
@@ -172,20 +186,33 @@ def export(
     return Exported(out, manifest, time.perf_counter() - started)
 
 
-def _write(folder: Path, run: Run, network: Network, windows: int, songs: SongTable, splits: Splits) -> _Written:
-    """Write the ONNX file of one model, check it against the network, time it, and ask it about calibration songs."""
+def _write(
+    folder: Path,
+    run: Run,
+    network: Network,
+    windows: int,
+    songs: SongTable,
+    splits: Splits,
+    forms: FormsConfig,
+    provider: Provider,
+) -> _Written:
+    """Write the ONNX file of one model and ask it about the calibration songs."""
     file = folder / f"{run.role}.onnx"
-    onnx.save(graph_of(network, run.classes), file)
-    model = OnnxModel(file, provider="cpu")
-    sample = stack_windows(songs.songs(splits.calibration[:PARITY_SONGS]))[0]
+    job = Job(
+        role=run.role,
+        network=network,
+        classes=run.classes,
+        parity_windows=stack_windows(songs.songs(splits.calibration[:PARITY_SONGS]))[0],
+        validation_windows=stack_windows(songs.songs(splits.validation))[0],
+        validation_labels=songs.labels[splits.validation],
+    )
+    shipped = ship(job, file, forms, provider)
     return _Written(
         file=file,
         network=json.loads(to_json(run.network)),
-        model=model,
+        shipped=shipped,
         windows=windows,
-        us_per_window=us_per_window(model, sample),
-        parity=check_parity(run.role, network, model, sample),
-        heard=hear(model, windows, songs, splits.calibration, run.role),
+        heard=hear(shipped.model, windows, songs, splits.calibration, run.role),
     )
 
 

@@ -32,6 +32,7 @@ from data.splits import Shares
 from data.synth import Difficulty, synth
 from export.calibration import CalibrationConfig
 from export.export import WindowsConfig, export
+from export.forms import FormsConfig
 from serving.bundle import Evaluation, load_bundle
 from serving.evaluate import evaluate, tradeoff_text
 from training.loop import LoopConfig
@@ -100,7 +101,9 @@ class ExportRecipe:
     """The bundle; see `export.export`."""
 
     windows: WindowsConfig = WindowsConfig()
+    forms: FormsConfig = FormsConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    licence: str = "unspecified"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
 - tradeoff.csv: threshold, fallback rate, accuracy and cost, and the lines to compare with
 - tradeoff.png: the same as a picture
 - reliability.png: how often answers are right, over how sure the models are of them
+- README.md: the same for people: what it is, how good, on which songs, how to use it
 - trained_on.npy: hashes of the ids of the songs the models have seen, so that no threshold is ever set on them
 """
 
@@ -22,8 +23,9 @@ from data.errors import BundleError
 from data.provenance import Provenance
 from data.song import Units
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
+CARD = "README.md"
 TRADEOFF = "tradeoff.csv"
 PICTURE = "tradeoff.png"
 RELIABILITY = "reliability.png"
@@ -50,19 +52,59 @@ class Temperature:
     after: Scores
 
 
+Lowering = Literal["scan", "unrolled", "operator"]
+Precision = Literal["fp32", "int8_static", "int8_dynamic"]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How closely an exact graph keeps to the trained network; one that does not is never shipped."""
+
+    difference: float  # The largest, of a logit.
+    agreement: float  # Share of the songs on which both pick the same class.
+    songs: int
+    edge_songs: int  # Legal but unusual ones, beside those: silence, constants, the ends of the ranges.
+    batches: tuple[int, ...]  # Songs in a call.
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How closely an int8 graph keeps to the exact one, on validation songs."""
+
+    songs: int
+    agreement: float  # Share of the songs on which both pick the same class.
+    lost_points: float  # Accuracy that rounding costs, in points (0.01) ...
+    lost_points_between: tuple[float, float]  # ... and its 95 % interval.
+    batch_difference: float  # Largest difference that a batch makes to a song's logits.
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way of writing a model as a graph, and how it did."""
+
+    lowering: Lowering | None  # Of its recurrences; None where it has none.
+    precision: Precision
+    parity: Parity | None  # Of an exact graph that was compared.
+    rounding: Rounding | None  # Of an int8 graph.
+    songs_per_s: dict[int, float]  # By songs in a call, one window each; empty where it was not measured.
+    why_not: str | None  # The reason why it was not shipped; None: it was.
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """One of the two models."""
 
     file: str
     network: dict[str, Any]  # The config it was trained with.
+    provider: str  # What it was measured on, as ONNX Runtime calls it.
+    form: Form  # The one in `file`.
+    rejected: tuple[Form, ...]  # The others that were tried.
     windows: Annotated[
         int, Field(ge=1)
     ]  # Windows it sees of a song, at most; their mean log-probability is the song's.
     temperature: Temperature  # Of a song it sees one window of.
     mean_temperature: Temperature | None  # Of a song it sees more of. None: no calibration song was that long.
     us_per_window: float  # At the serving batch, on the machine that calibrated.
-    parity: float  # Largest difference between its logits and the trained network's.
 
 
 Target = Literal["within", "accuracy", "fallback_rate", "songs_per_s"]
@@ -150,6 +192,7 @@ class Manifest:
     area_above_random: float  # Between the trade-off's curve and its random line: mean gain in accuracy over the dial.
     metrics: Evaluation
     metrics_split: Literal["test", "calibration"]  # Which songs `metrics` were measured on.
+    licence: str  # Of the models, as whoever exported them said.
     songs_sha256: str  # The table the models were trained on.
     split_songs: dict[str, int]
     calibration_sha256: str  # The table of the songs that set temperatures and threshold.

@@ -66,7 +66,7 @@ class OnnxModel:
         """Return logits (n, n_classes) for raw windows (n, 120, 25)."""
         if self.provider != PROVIDER_NAMES["cpu"]:
             return self._run(windows)
-        share = int(np.clip(-(-len(windows) // self._threads), LEAST_WINDOWS, MOST_WINDOWS))
+        share = min(max(-(-len(windows) // self._threads), LEAST_WINDOWS), MOST_WINDOWS)
         shares = [windows[at : at + share] for at in range(0, max(len(windows), 1), share)]
         run = map if self._threads == 1 or len(shares) == 1 else self._pool.map
         return np.concatenate(list(run(self._run, shares)))

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from data.song import Floats
 from serving.cascade import Model
 
 SERVING_BATCH = 256
+SERVING_BATCHES = (1, 16, SERVING_BATCH)  # A song alone, a few at once, a full batch.
 
 
 def seconds_per_call(
@@ -30,3 +31,25 @@ def us_per_window(model: Model, windows: Floats) -> float:
     """Return the median cost of a window in microseconds, at the serving batch of 256; windows (n, 120, 25), n >= 1."""
     batch = np.resize(windows, (SERVING_BATCH, *windows.shape[1:]))
     return statistics.median(seconds_per_call(lambda: model.logits(batch))) / SERVING_BATCH * 1e6
+
+
+def songs_per_s_in_turn(
+    models: Sequence[Model], windows: Floats, *, batches: Sequence[int] = SERVING_BATCHES, budget_s: float
+) -> list[dict[int, float]]:
+    """Return the median songs/s of each model at each batch, a window a song; windows (n, 120, 25), n >= 1.
+
+    The models are called in turn, so that a machine that slows down slows all of them. Each batch takes about
+    `budget_s` a model, and at least three calls.
+    """
+    found: list[dict[int, float]] = [{} for _ in models]
+    for size in batches:
+        batch = np.resize(windows, (size, *windows.shape[1:]))
+        taken: list[list[float]] = [[] for _ in models]
+        while len(taken[0]) < 4 or sum(map(sum, taken)) < budget_s * len(models):
+            for model, times in zip(models, taken, strict=True):
+                started = time.perf_counter()
+                model.logits(batch)
+                times.append(time.perf_counter() - started)
+        for speeds, times in zip(found, taken, strict=True):
+            speeds[size] = size / statistics.median(times[1:])
+    return found

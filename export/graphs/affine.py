@@ -57,10 +57,14 @@ def standardisation_of(standardise: Standardise) -> tuple[Doubles, Doubles]:
 def head_of(head: Head) -> list[Affine]:
     """Return the maps of a head's layers, the readout last; tanh stands between any two of them."""
     hidden = [layer for layer in head.layers if isinstance(layer, HiddenLayer)]
-    layers = [affine_of(layer.affine).then(*batch_norm_of(layer.norm)) for layer in hidden] + [affine_of(head.readout)]
+    return [*(affine_of(layer.affine).then(*batch_norm_of(layer.norm)) for layer in hidden), affine_of(head.readout)]
+
+
+def input_norm_of(head: Head) -> tuple[Doubles, Doubles]:
+    """Return the scale and shift, each (n_inputs,), of what a head reads before its first layer."""
     if isinstance(head.input_norm, nn.BatchNorm1d):
-        layers[0] = layers[0].after(*batch_norm_of(head.input_norm))
-    return layers
+        return batch_norm_of(head.input_norm)
+    return np.ones(head.readout.in_features), np.zeros(head.readout.in_features)
 
 
 def doubles(tensor: Tensor) -> Doubles:

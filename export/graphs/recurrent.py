@@ -12,7 +12,6 @@ Batch normalisation and standardisation fold into both products: a batch-normed 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -22,12 +21,13 @@ from data.errors import ConfigError
 from data.song import WINDOW
 from export.graphs.affine import Affine, Doubles, affine_of, batch_norm_of, doubles, standardisation_of
 from export.graphs.convolutional import convolved
+from export.graphs.int8 import Int8
 from export.graphs.window import Window
 from export.graphs.writer import Writer
+from serving.bundle import Lowering
 from training.networks.recurrent import EPS, Cell, GateNorm, GruCell, RecurrentNetwork
 from training.networks.summary import VARIANCE_FLOOR
 
-Lowering = Literal["scan", "unrolled", "operator"]
 Step = Callable[[Writer, str, Sequence[str]], list[str]]  # Of a writer, the input and the carry; the next carry.
 
 OPERATORS: dict[Cell, str] = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
@@ -43,6 +43,7 @@ class Folded:
     input: Affine  # (n_inputs, gates * state)
     recurrent: Doubles  # (state, gates * state)
     layer_norms: tuple[tuple[Doubles, Doubles], ...]  # Scale and shift of each gate's layer norm; none without.
+    int8: Int8 | None  # How the inputs of the recurrent product are rounded, if they are.
 
     @property
     def state(self) -> int:
@@ -61,7 +62,7 @@ class Folded:
         return [parts[ours.index(gate)] for gate in theirs]
 
 
-def fold(network: RecurrentNetwork) -> Folded:
+def fold(network: RecurrentNetwork, int8: Int8 | None = None) -> Folded:
     """Fold what can be folded into the two products of a recurrence."""
     cell = network.cell
     recurrent = affine_of(cell.recurrent).weight
@@ -78,7 +79,7 @@ def fold(network: RecurrentNetwork) -> Folded:
         if isinstance(norm, GateNorm):
             scales, shifts = (np.split(doubles(one), norm.gates) for one in (norm.weight, norm.bias))
             layer_norms += zip(scales, shifts, strict=True)
-    return Folded(network.config.cell, driven, recurrent, tuple(layer_norms))
+    return Folded(network.config.cell, driven, recurrent, tuple(layer_norms), int8)
 
 
 def can_lower(network: RecurrentNetwork, lowering: Lowering) -> bool:
@@ -86,7 +87,7 @@ def can_lower(network: RecurrentNetwork, lowering: Lowering) -> bool:
     return lowering != "operator" or network.config.norm != "layer"
 
 
-def states(window: Window, network: RecurrentNetwork, lowering: Lowering) -> str:
+def states(window: Window, network: RecurrentNetwork, lowering: Lowering, int8: Int8 | None) -> str:
     """Return what the head reads of the states: the last one, (n, state), or mean and spread of all, (n, 2 * state)."""
     if not can_lower(network, lowering):
         raise ConfigError("lowering: expected scan or unrolled for a layer-normed recurrence, found operator")
@@ -95,7 +96,7 @@ def states(window: Window, network: RecurrentNetwork, lowering: Lowering) -> str
         inputs = window.by_step
     else:
         inputs = writer.op("Transpose", convolved(window, network.front, network.standardise), perm=[2, 0, 1])
-    folded, pooled = fold(network), network.config.readout == "pooled"
+    folded, pooled = fold(network, int8), network.config.readout == "pooled"
     if lowering == "operator":
         return _by_operator(writer, inputs, folded, pooled=pooled)
     step = _step(folded, pooled=pooled)
@@ -124,14 +125,13 @@ def _step(folded: Folded, *, pooled: bool) -> Step:
 
 def _rnn_step(writer: Writer, folded: Folded, driven: str, carry: Sequence[str]) -> list[str]:
     """H' = tanh(norm(W_x x + W_h h))."""
-    sums = writer.op("Gemm", carry[0], writer.tensor(folded.recurrent), driven)
-    return [writer.op("Tanh", _norm(writer, folded, 0, sums))]
+    return [writer.op("Tanh", _norm(writer, folded, 0, _sums(writer, folded, driven, carry[0])))]
 
 
 def _gru_step(writer: Writer, folded: Folded, driven: str, carry: Sequence[str]) -> list[str]:
     """H' = n + z * (h - n), where the reset gate scales the product."""
     op = writer.op
-    products = writer.split(op("MatMul", carry[0], writer.tensor(folded.recurrent)), 3, axis=-1)
+    products = writer.split(_product(writer, folded, carry[0]), 3, axis=-1)
     inputs = writer.split(driven, 3, axis=-1)
     reset, keep = (
         op("Sigmoid", _norm(writer, folded, gate, op("Add", inputs[gate], products[gate]))) for gate in (0, 1)
@@ -144,7 +144,7 @@ def _gru_step(writer: Writer, folded: Folded, driven: str, carry: Sequence[str])
 def _lstm_step(writer: Writer, folded: Folded, driven: str, carry: Sequence[str]) -> list[str]:
     """C' = f * c + i * tanh(g), h' = o * tanh(c')."""
     op = writer.op
-    sums = op("Gemm", carry[0], writer.tensor(folded.recurrent), driven)
+    sums = _sums(writer, folded, driven, carry[0])
     gates = [_norm(writer, folded, gate, part) for gate, part in enumerate(writer.split(sums, 4, axis=-1))]
     entry, forget, output = (op("Sigmoid", gates[gate]) for gate in (0, 1, 2))
     cell = op("Add", op("Mul", forget, carry[1]), op("Mul", entry, op("Tanh", gates[3])))
@@ -156,6 +156,20 @@ CELL_STEPS: dict[Cell, Callable[[Writer, Folded, str, Sequence[str]], list[str]]
     "gru": _gru_step,
     "lstm": _lstm_step,
 }
+
+
+def _sums(writer: Writer, folded: Folded, driven: str, state: str) -> str:
+    """Return W_x x + W_h h."""
+    if folded.int8:
+        return writer.op("Add", _product(writer, folded, state), driven)
+    return writer.op("Gemm", state, writer.tensor(folded.recurrent), driven)
+
+
+def _product(writer: Writer, folded: Folded, state: str) -> str:
+    """Return W_h h; states lie between -1 and 1."""
+    if folded.int8:
+        return folded.int8.product(writer, state, folded.recurrent, reach=1.0)
+    return writer.op("MatMul", state, writer.tensor(folded.recurrent))
 
 
 def _norm(writer: Writer, folded: Folded, gate: int, sums: str) -> str:

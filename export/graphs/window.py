@@ -14,11 +14,15 @@ from training.networks.summary import CHANGE_FLOOR, LAGS, VARIANCE_FLOOR
 
 @dataclass(frozen=True)
 class Seen:
-    """Values (n, n_inputs) of a graph, which a head reads scaled and shifted; the head folds both into its weights."""
+    """Values (n, n_inputs) of a graph, which a head reads scaled and shifted; its first layer can fold in both."""
 
     value: str
     scale: Doubles  # (n_inputs,)
     shift: Doubles  # (n_inputs,)
+
+    def then(self, scale: Doubles, shift: Doubles) -> "Seen":
+        """Scale and shift once more, each (n_inputs,)."""
+        return Seen(self.value, self.scale * scale, self.shift * scale + shift)
 
     def read_by(self, layer: Affine) -> Affine:
         """Return the map of the head's first layer, to be applied to `value`."""

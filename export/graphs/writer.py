@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from data.song import N_FEATURES, WINDOW
 
-# What the oldest ONNX Runtime we support reads, and several older ones.
+# The lowest opset with a layer norm, and the IR version that came with it: ONNX Runtime reads both since 1.12, and the
+# oldest one that Segue supports, 1.19, reads up to opset 21 and IR version 10.
 OPSET, IR_VERSION = 17, 8
 SEGMENTS, LOGITS = "segments", "logits"
 
@@ -38,10 +39,10 @@ class Writer:
         return names
 
     def tensor(self, values: NDArray[np.generic]) -> str:
-        """Return the name of a constant: real ones become float32, whole ones int64; equal ones are kept once."""
+        """Return the name of a constant: real numbers become float32, whole ones stay; equal ones are kept once."""
         if self._outer is not None:
             return self._outer.tensor(values)
-        kind = np.int64 if values.dtype.kind == "i" else np.float32
+        kind = np.float32 if values.dtype.kind == "f" else values.dtype
         made = numpy_helper.from_array(np.ascontiguousarray(values, dtype=kind).reshape(values.shape))
         key = made.SerializeToString()
         if key not in self._tensors:

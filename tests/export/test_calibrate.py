@@ -47,7 +47,7 @@ def test_a_fallback_rate_is_that_of_the_songs_that_set_it(bundle: Path, songs: P
     assert found.manifest.calibration_sha256 == table.fingerprint()
     for name in ("student.onnx", "teacher.onnx", "trained_on.npy"):
         assert (tmp_path / "bundle" / name).read_bytes() == (bundle / name).read_bytes()
-    for name in ("tradeoff.csv", "tradeoff.png", "reliability.png"):
+    for name in ("tradeoff.csv", "tradeoff.png", "reliability.png", "README.md"):
         assert (tmp_path / "bundle" / name).read_bytes() != (bundle / name).read_bytes()
 
 

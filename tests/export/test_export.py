@@ -23,7 +23,9 @@ from serving.bundle import load_bundle
 from tests.bundles import CLASSES, EASY
 from training.runs import load_run
 
-FILES = ("student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png", "reliability.png", "trained_on.npy")
+FILES = (
+    "student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png", "reliability.png", "trained_on.npy", "README.md",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -70,12 +72,19 @@ def test_every_file_of_a_bundle_has_its_hash_in_the_manifest(bundle: Path) -> No
 def test_the_manifest_says_what_was_exported(bundle: Path, student_run: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     songs_sha256 = hashlib.sha256((student_run.parent / "songs.arrow").read_bytes()).hexdigest()
-    assert manifest["format_version"] == 2
+    assert manifest["format_version"] == 3
     assert manifest["classes"] == list(CLASSES)
     assert (manifest["units"], manifest["features"]) == ("raw", list(FEATURE_NAMES))
     assert (manifest["student"]["windows"], manifest["teacher"]["windows"]) == (1, 3)
     assert (manifest["student"]["network"]["hidden"], manifest["teacher"]["network"]["state"]) == ([32], 16)
-    assert max(manifest["student"]["parity"], manifest["teacher"]["parity"]) < 1e-4
+    for kind in ("student", "teacher"):
+        parity = manifest[kind]["form"]["parity"]
+        assert parity["difference"] < 1e-4
+        assert (parity["agreement"], parity["songs"], parity["edge_songs"]) == (1, 120, 8)
+        assert parity["batches"] == [1, 7, 256]
+        assert manifest[kind]["us_per_window"] == pytest.approx(1e6 / manifest[kind]["form"]["songs_per_s"]["256"])
+        assert manifest[kind]["provider"] == "CPUExecutionProvider"
+    assert (manifest["student"]["form"]["lowering"], manifest["teacher"]["form"]["lowering"]) == (None, "scan")
     assert manifest["songs_sha256"] == songs_sha256
     assert manifest["split_songs"] == {"train": 360, "validation": 60, "calibration": 120, "test": 60}
     assert manifest["guarantee"]["calibration_songs"] == 90

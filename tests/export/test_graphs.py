@@ -14,9 +14,9 @@ from data.errors import ConfigError
 from data.song import FEATURE_NAMES, Floats
 from data.synth import draw_genres, draw_songs, genre_name
 from export.graphs.affine import Affine
-from export.graphs.build import graph_of
-from export.graphs.recurrent import Lowering
+from export.graphs.build import LOWERINGS, graph_of, lowerings_of
 from export.parity import TOLERANCE, edge_windows, network_logits
+from serving.bundle import Lowering
 from tests.bundles import CLASSES, EASY
 from tests.export.plain_networks import plain_logits, random_network
 from tests.random_songs import random_segments
@@ -42,7 +42,6 @@ CONFIGS: dict[str, Config] = {
     "ensemble of one shape": EnsembleConfig((RecurrentConfig(state=7), RecurrentConfig(state=7))),
     "pooled ensemble": EnsembleConfig((DenseConfig(hidden=(8,)), DenseConfig(hidden=(6,)), DenseConfig(hidden=(5, 4)))),
 }
-LOWERINGS: tuple[Lowering, ...] = ("scan", "unrolled", "operator")
 shapes = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
 
@@ -79,7 +78,7 @@ def test_a_folded_graph_is_the_plain_reference(config: Config) -> None:
     assert_exact(config)
 
 
-@pytest.mark.parametrize("lowering", ["scan", "operator"])
+@pytest.mark.parametrize("lowering", LOWERINGS)
 @pytest.mark.parametrize(
     ("cell", "norm", "readout"),
     [*product(["rnn", "gru", "lstm"], ["batch", "layer", "none"], ["last", "pooled"])],
@@ -89,11 +88,21 @@ def test_every_recurrence_is_the_plain_reference(cell: Cell, norm: Norm, readout
         assert_exact(RecurrentConfig(cell=cell, norm=norm, readout=readout, state=6), lowering)
 
 
-@pytest.mark.parametrize(
-    "config", [RecurrentConfig(state=6), HYBRID, RecurrentConfig(cell="lstm", norm="layer", state=6)]
-)
-def test_an_unrolled_recurrence_is_the_plain_reference(config: Config) -> None:
-    assert_exact(config, "unrolled")
+@pytest.mark.parametrize("lowering", LOWERINGS)
+def test_a_convolution_in_front_has_every_lowering(lowering: Lowering) -> None:
+    assert_exact(HYBRID, lowering)
+
+
+def test_a_network_has_the_lowerings_that_all_its_recurrences_have() -> None:
+    layer_normed = RecurrentConfig(norm="layer", state=6)
+    for config, expected in (
+        (RecurrentConfig(state=6), ("scan", "unrolled", "operator")),
+        (layer_normed, ("scan", "unrolled")),
+        (EnsembleConfig((DenseConfig(hidden=(8,)), RecurrentConfig(state=7), layer_normed)), ("scan", "unrolled")),
+        (CONVOLUTIONAL, ()),
+        (DenseConfig(hidden=(8,)), ()),
+    ):
+        assert lowerings_of(random_network(config)) == expected
 
 
 def test_a_layer_norm_has_no_place_in_the_operator() -> None:

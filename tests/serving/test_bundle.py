@@ -14,7 +14,9 @@ from data.errors import BundleError
 from serving.bundle import TradeoffRow, load_bundle, read_tradeoff, write_manifest, write_tradeoff
 from serving.cascade import open_cascade
 
-FILES = ("student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png", "reliability.png", "trained_on.npy")
+FILES = (
+    "student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png", "reliability.png", "trained_on.npy", "README.md",
+)  # fmt: skip
 Damage = Callable[[Path], object]
 
 
@@ -64,11 +66,11 @@ def test_a_bundle_is_read_as_its_manifest_says(bundle: Path) -> None:
         (write("not JSON"), "manifest.json: not a manifest: JSONDecodeError"),
         (write("[1, 2]"), "manifest.json: not a manifest: TypeError"),
         (write("{}"), "manifest.json: not a manifest: KeyError.'format_version'"),
-        (edit(lambda one: one.update(format_version=1)), "bundle format 2, found 1. Export it again"),
-        (edit(lambda one: one.update(format_version=3)), "bundle format 2, found 3. Export it again"),
-        (edit(lambda one: one.pop("threshold_nats")), r"not a manifest of format 2: (.|\n)*threshold_nats"),
-        (edit(lambda one: one.update(classes=3)), r"not a manifest of format 2: (.|\n)*classes"),
-        (edit(lambda one: one["student"].pop("temperature")), r"format 2: (.|\n)*student.temperature"),
+        (edit(lambda one: one.update(format_version=1)), "bundle format 3, found 1. Export it again"),
+        (edit(lambda one: one.update(format_version=4)), "bundle format 3, found 4. Export it again"),
+        (edit(lambda one: one.pop("threshold_nats")), r"not a manifest of format 3: (.|\n)*threshold_nats"),
+        (edit(lambda one: one.update(classes=3)), r"not a manifest of format 3: (.|\n)*classes"),
+        (edit(lambda one: one["student"].pop("temperature")), r"format 3: (.|\n)*student.temperature"),
         (edit(lambda one: one["sha256"].update({"../outside": "0" * 64})), "plain file names, found '../outside'"),
         (edit(lambda one: one["sha256"].update({"/etc/passwd": "0" * 64})), "plain file names, found '/etc/passwd'"),
         (edit(lambda one: one["sha256"].update({"..": "0" * 64})), "the file .. is missing or cannot be read"),
