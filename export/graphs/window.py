@@ -1,5 +1,6 @@
 """What the networks of a graph read of the raw window, each part computed once however many networks read it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +11,9 @@ from export.graphs.affine import Affine, Doubles, standardisation_of
 from export.graphs.writer import SEGMENTS, Writer
 from training.networks.standardise import Standardise
 from training.networks.summary import CHANGE_FLOOR, LAGS, VARIANCE_FLOOR
+
+PERIOD = WINDOW + max(LAGS)
+FREQUENCIES = np.concatenate([np.arange(PERIOD // 2 + 1), np.arange(1, PERIOD // 2)])  # Of cosines, then of sines.
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Moments:
 
     mean: str  # (n, 25)
     products: str  # (n, 25, 25), of any two centred features.
+    squares: str  # (n, 25), of the centred features.
     changes: str  # (n, 25), |differences| from one segment to the next.
     lagged: str  # (n, lags, 25), products of a centred feature with itself so many segments later.
 
@@ -67,21 +72,14 @@ class Window:
         op = self.writer.op
         mean = op("ReduceMean", SEGMENTS, axes=[1], keepdims=1)
         centred = op("Sub", SEGMENTS, mean)
-        lagged = [
-            op(
-                "ReduceSum",
-                op("Mul", self._steps(centred, lag, WINDOW), self._steps(centred, 0, WINDOW - lag)),
-                self.writer.ints(1),
-                keepdims=1,
-            )
-            for lag in LAGS
-        ]
+        power = self._power(centred)
         changes = op("Sub", self._steps(SEGMENTS, 1, WINDOW), self._steps(SEGMENTS, 0, WINDOW - 1))
         return Moments(
             mean=op("Flatten", mean, axis=1),
             products=op("MatMul", op("Transpose", centred, perm=[0, 2, 1]), centred),
-            changes=op("ReduceL1", changes, axes=[1], keepdims=0),
-            lagged=op("Concat", *lagged, axis=1),
+            squares=op("Flatten", self._mixed(_lag_sums((0,)), power), axis=1),
+            changes=op("Flatten", self._mixed(np.ones((1, WINDOW - 1)), op("Abs", changes)), axis=1),
+            lagged=self._mixed(_lag_sums(LAGS), power),
         )
 
     def statistics(self, standardise: Standardise) -> Seen:
@@ -93,9 +91,7 @@ class Window:
         op, tensor = self.writer.op, self.writer.tensor
         scale, shift = standardisation_of(standardise)
         moments = self.moments
-        by_pair = op("Flatten", moments.products, axis=1)
-        squares = op("Gather", by_pair, tensor(np.arange(N_FEATURES) * (N_FEATURES + 1)), axis=1)
-        variance = op("Max", op("Mul", squares, tensor(scale**2 / WINDOW)), tensor(np.array(VARIANCE_FLOOR)))
+        variance = op("Max", op("Mul", moments.squares, tensor(scale**2 / WINDOW)), tensor(np.array(VARIANCE_FLOOR)))
         # From here on, 1 / deviation in standard units times the scale to standard units: centred raw values times this
         # are the unit values that autocorrelation and correlation are made of.
         unit = op("Div", tensor(scale), op("Sqrt", variance))
@@ -127,3 +123,31 @@ class Window:
         """Return the segments from `start` to `stop` of values (n, 120, features)."""
         ints = self.writer.ints
         return self.writer.op("Slice", value, ints(start), ints(stop), ints(1))
+
+    def _power(self, value: str) -> str:
+        """Return the power spectrum (n, PERIOD, features) of values (n, 120, features).
+
+        The window is followed by as many zeros as the longest lag, so that no segment meets one of the next period. One
+        large product and a few sums of its squares take half the time of as many shifted copies as there are lags.
+        """
+        waves = self._mixed(_waves(), value)
+        return self.writer.op("Mul", waves, waves)
+
+    def _mixed(self, mix: Doubles, value: str) -> str:
+        """Return sums (n, k, features) over the steps of values (n, steps, features), weighted by (k, steps)."""
+        return self.writer.op("MatMul", self.writer.tensor(mix), value)
+
+
+def _waves() -> Doubles:
+    """Return an orthonormal discrete Fourier transform of real numbers, of its input the first 120: (PERIOD, 120)."""
+    turns = 2 * np.pi * np.outer(FREQUENCIES, np.arange(WINDOW)) / PERIOD
+    waves = np.where(np.arange(PERIOD)[:, None] <= PERIOD // 2, np.cos(turns), np.sin(turns))
+    alone = FREQUENCIES % (PERIOD // 2) == 0  # Their sines are zero.
+    amplitude: Doubles = np.sqrt(np.where(alone, 1.0, 2.0) / PERIOD)
+    return waves * amplitude[:, None]
+
+
+def _lag_sums(lags: Sequence[int]) -> Doubles:
+    """Return what makes sums of lagged products of a power spectrum, (lags, PERIOD): Wiener and Khinchin's theorem."""
+    sums: Doubles = np.cos(2 * np.pi * np.outer(lags, FREQUENCIES) / PERIOD)
+    return sums
