@@ -14,6 +14,8 @@ from data.song import Floats
 
 Provider = Literal["auto", "cpu", "cuda"]
 PROVIDER_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# TF32 keeps 10 bits of a factor, which is not the answer of the trained network.
+PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
 # Windows that a thread takes at a time: few enough that what the operators hand on stays in its cache, and enough for
 # the products to run at full speed.
@@ -48,7 +50,7 @@ class OnnxModel:
             one for one in reversed(PROVIDER_NAMES.values()) if one in offered
         )
         try:
-            self._session = ort.InferenceSession(path, options, providers=[wanted])
+            self._session = ort.InferenceSession(path, options, providers=[(wanted, PROVIDER_OPTIONS.get(wanted, {}))])
         except Exception as error:  # onnxruntime raises bare pybind exceptions
             raise BundleError(f"{path}: ONNX Runtime cannot load it: {error}") from None
         self.provider: str = self._session.get_providers()[0]

@@ -2,13 +2,14 @@
 
 import importlib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
 from data.errors import BundleError, ConfigError, MissingDependencyError
+from data.song import Floats
 from serving import runtime
 from serving.runtime import OnnxModel
 from tests.random_songs import random_segments
@@ -67,6 +68,35 @@ def test_threads_change_the_speed_and_not_the_answer(bundle: Path, threads: int 
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected[:n], atol=1e-5)
     assert model.provider == "CPUExecutionProvider"
+
+
+def test_a_gpu_multiplies_in_full_float32_and_gets_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    class Session:
+        def __init__(self, path: Path, options: object, providers: list[tuple[str, dict[str, str]]]) -> None:
+            asked.append(providers)
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        def get_modelmeta(self) -> SimpleNamespace:
+            return SimpleNamespace(custom_metadata_map={})
+
+        def run(self, outputs: list[str], inputs: dict[str, Floats]) -> list[Floats]:
+            asked.append(len(inputs["segments"]))
+            return [np.zeros((len(inputs["segments"]), 2), dtype=np.float32)]
+
+    offered = SimpleNamespace(
+        SessionOptions=ort.SessionOptions,
+        InferenceSession=Session,
+        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    monkeypatch.setattr(runtime, "onnxruntime", lambda: offered)
+    model = OnnxModel(Path("student.onnx"), threads=2)
+    assert model.logits(np.zeros((300, 120, 25), dtype=np.float32)).shape == (300, 2)
+    assert asked == [[("CUDAExecutionProvider", {"use_tf32": "0"})], 300]
+    assert model.provider == "CUDAExecutionProvider"
 
 
 @no_gpu
