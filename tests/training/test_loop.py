@@ -172,7 +172,7 @@ def test_a_song_of_several_windows_gets_the_mean_of_their_log_probabilities(tmp_
     with torch.inference_mode():
         expected = [
             np.mean(
-                [network(torch.from_numpy(song[None, at : at + 120])).log_softmax(1)[0].numpy() for at in some], axis=0
+                [network(torch.tensor(song[None, at : at + 120])).log_softmax(1)[0].numpy() for at in some], axis=0
             )
             for song, some in zip(songs, starts, strict=True)
         ]

@@ -1,6 +1,7 @@
 """Recurrent networks: every cell and norm against plain float64 references, both ways, whole and in parts."""
 
 import itertools
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -365,3 +366,28 @@ def test_steps_that_do_not_divide_the_window_are_refused(bptt_steps: int) -> Non
 def test_a_recurrence_that_cannot_learn_is_refused(setting: dict[str, int], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         RecurrentConfig(**setting)  # type: ignore[arg-type]
+
+
+@every_readout
+def test_steps_done_at_once_are_the_steps_of_the_cell(readout: Readout, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RecurrentConfig(state=STATE, convolution=5, readout=readout)  # What is in front needs a gradient too.
+    at_once, one_by_one = random_network(config).train(), random_network(config).train()
+    segments = random_windows(SONGS, STEPS)
+    found = at_once(segments)
+    monkeypatch.setattr("training.networks.recurrent.RnnCell.is_fused", lambda *_: False)
+    expected = one_by_one(segments)
+    np.testing.assert_allclose(found.detach(), expected.detach(), atol=1e-12, rtol=0)
+    for logits in (found, expected):
+        logits.square().sum().backward()
+    for (name, parameter), other in zip(at_once.named_parameters(), one_by_one.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert other.grad is not None
+        np.testing.assert_allclose(parameter.grad, other.grad, atol=1e-10, rtol=1e-10, err_msg=name)
+    for name, statistic in at_once.named_buffers():
+        np.testing.assert_allclose(statistic, one_by_one.get_buffer(name), atol=1e-12, rtol=0, err_msg=name)
+
+
+def test_what_the_steps_keep_for_their_gradient_is_freed_with_them() -> None:
+    network = network_of("rnn", "batch").train()
+    kept = weakref.ref(network(random_windows(SONGS, STEPS)).grad_fn.next_functions[1][0])
+    assert kept() is None
