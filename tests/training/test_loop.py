@@ -171,9 +171,7 @@ def test_a_song_of_several_windows_gets_the_mean_of_their_log_probabilities(tmp_
     songs = [table.segments(0), table.segments(1), np.tile(table.segments(2), (4, 1))]
     with torch.inference_mode():
         expected = [
-            np.mean(
-                [network(torch.tensor(song[None, at : at + 120])).log_softmax(1)[0].numpy() for at in some], axis=0
-            )
+            np.mean([network(torch.tensor(song[None, at : at + 120])).log_softmax(1)[0].numpy() for at in some], axis=0)
             for song, some in zip(songs, starts, strict=True)
         ]
     np.testing.assert_allclose(predict(network, table, np.arange(3), windows=3), expected, atol=1e-5)
