@@ -29,7 +29,7 @@ from data.atomic import atomic_folder
 from data.command import run
 from data.errors import ConfigError, LabelError
 from data.song import Ints
-from data.splits import Shares, deal, split
+from data.splits import Shares, deal, labelled_rows, split
 from data.table import SongTable
 from training.execution import Execution
 from training.feed import check_songs
@@ -97,8 +97,15 @@ def train_teacher(
     if not folds and (join_folds or unlabelled):
         raise ConfigError("join_folds and unlabelled: expected fold teachers, found --folds 0")
     started = time.perf_counter()
+    execution.pick_device()  # One that is not there is refused before anything is read.
     table = SongTable(songs)
     splits = split(table, shares, split_seed)
+    without_label = unlabelled_rows(table, splits)[: None if unlabelled else 0]
+    # All songs that anything asks of later, when hours may have passed.
+    check_songs(table, np.concatenate([labelled_rows(table), without_label]))
+    fold_of = deal(table, splits.train, folds, split_seed) if folds else np.zeros(0, np.int64)
+    if folds:
+        check_folds(table, splits.train, fold_of)
     settings = {
         "songs": table.fingerprint(), "network": network, "loop": loop, "labels": labels, "shares": shares,
         "split_seed": split_seed, "folds": folds, "join_folds": join_folds, "unlabelled": unlabelled,
@@ -108,10 +115,6 @@ def train_teacher(
         members: list[Network] = []
         held_out = None
         if folds:
-            without_label = unlabelled_rows(table, splits)[: None if unlabelled else 0]
-            check_songs(table, without_label)  # The fold teachers answer for them when hours may have passed.
-            fold_of = deal(table, splits.train, folds, split_seed)
-            check_folds(table, splits.train, fold_of)
             members, held_out = _fold_teachers(table, splits.train, fold_of, without_label, network, loop, fitting)
         config: Config
         teacher: Network

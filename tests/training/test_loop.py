@@ -130,6 +130,12 @@ def test_a_loss_lost_in_the_middle_of_a_song_ends_the_run_too(table: SongTable) 
         trained(table, TEACHER, LoopConfig(epochs=1, batch_songs=20), loss=Recorder(lost_at_call=3))
 
 
+def test_weights_that_the_last_step_broke_end_the_run_too(table: SongTable) -> None:
+    loop = LoopConfig(epochs=1, batch_songs=20, learning_rate=1e38, schedule="constant")
+    with pytest.raises(RunError, match=r"the validation logits became nan after training step 1, at .*1\.0e\+38"):
+        trained(table, STUDENT, loop, n_train=20)
+
+
 def test_no_batch_is_a_song_on_its_own(table: SongTable) -> None:
     recorder = Recorder()  # Batch normalisation has nothing to measure in a batch of one.
     trained(table, STUDENT, LoopConfig(epochs=1, batch_songs=2), n_train=7, loss=recorder)
