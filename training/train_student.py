@@ -110,7 +110,7 @@ def train_student(
             execution=execution,
             journal=kept,
         )
-        record = describe("student", network, loop, table, splits, student)
+        record = describe("student", network, loop, table, splits, student, distillation=distillation)
         with atomic_folder(out) as folder:
             save_run(folder, record, student, table, splits)
             kept.hand_over(folder)

@@ -82,10 +82,10 @@ def train_teacher(
     Args:
         songs: The song table, with labels.
         out: The run folder to write.
-        folds: Fold teachers for the held-out logits; 0 trains the teacher alone.
-        join_folds: Let the fold teachers together be the teacher, instead of training one more on all their songs.
-        unlabelled: Keep the fold teachers' logits for songs without a label too; the student then learns from both.
-        split_seed: Which songs go where. Runs that are to be compared or joined have the same.
+        folds: Fold teachers, which each judge a part of the songs that they never heard, for the student; 0: none.
+        join_folds: Let the fold teachers answer together as the teacher, instead of training one more on all songs.
+        unlabelled: Let the fold teachers judge the songs without a label too; the student then learns from both.
+        split_seed: Picks which songs go where; runs that are to be compared or joined need the same.
         network: The shape of the teacher.
         loop: The training settings.
         labels: How labels are learnt from.
@@ -123,7 +123,7 @@ def train_teacher(
         else:
             config = network
             teacher, _ = fit_to_labels(table, splits.train, splits.validation, network, loop, "teacher", **fitting)
-        record = describe("teacher", config, loop, table, splits, teacher, held_out)
+        record = describe("teacher", config, loop, table, splits, teacher, held_out, labels=labels)
         with atomic_folder(out) as folder:
             save_run(folder, record, teacher, table, splits)
             kept.hand_over(folder)

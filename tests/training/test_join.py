@@ -73,6 +73,7 @@ def test_what_is_joined_can_be_joined_looked_at_and_distilled(runs: Path, joined
     record, _ = load_run(again, "teacher")
     assert record.network == EnsembleConfig((*SHAPES.values(), SHAPES["dense"]))
     assert "without metrics" in str(report(again, repeats=1, page=tmp_path / "page.html"))
+    assert "members 3 bptt_steps" in (tmp_path / "page.html").read_text()
     student = train_student(runs / "songs.arrow", again, tmp_path / "student", DenseConfig(hidden=(8,)), LOOP)
     assert student.teacher_validation_accuracy == record.validation_accuracy
 
