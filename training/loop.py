@@ -39,20 +39,20 @@ SONGS_AT_A_TIME = 256
 class LoopConfig:
     """How a network is trained."""
 
-    epochs: int = 20  # Passes over the training songs.
-    batch_songs: int = 256  # Songs in one batch.
-    optimiser: OptimiserName = "adamw"  # sgd has momentum 0.9.
-    schedule: Schedule = "one-cycle"  # Of the learning rate.
-    learning_rate: float = 4e-3  # The constant rate, or the peak of the cycle or cycles (eta_max).
-    least_rate: float = 1e-5  # The least rate of the cyclic schedule (eta_min).
-    half_cycle_steps: int = 500  # Training steps from the least rate to the peak of the cyclic schedule (n_s).
-    weight_decay: float = 1e-4  # L2; decoupled from the gradient in adamw (Loshchilov and Hutter, ICLR 2019).
-    clip_norm: float = 1.0  # Gradients longer than this are shortened to it; inf leaves them.
-    patience: int = 0  # Stop early after so many epochs without a better one; 0: never.
-    keep: Literal["best", "last"] = "best"  # The epoch whose weights are kept, by validation accuracy, then nll.
-    windows: int = 1  # Windows of a song: with 1 the central one; with more, training draws one at random every epoch.
+    epochs: int = 20  # How often the network goes through all training songs.
+    batch_songs: int = 256  # Songs that one correction of the weights is learnt from.
+    optimiser: OptimiserName = "adamw"  # How gradients correct the weights; sgd has momentum 0.9.
+    schedule: Schedule = "one-cycle"  # The learning rate: up once and down to nothing, up and down in cycles, constant.
+    learning_rate: float = 4e-3  # How far a correction goes: the highest rate of the schedule (eta_max).
+    least_rate: float = 1e-5  # The rate that the cycles of the cyclic schedule start from (eta_min).
+    half_cycle_steps: int = 500  # Corrections from the least to the highest rate in the cyclic schedule (n_s).
+    weight_decay: float = 1e-4  # Pull of the weights to zero, against learning by heart (L2; adamw: Loshchilov 2019).
+    clip_norm: float = 1.0  # A gradient longer than this is shortened to it, so that no batch goes too far; inf: none.
+    patience: int = 0  # Stop after so many epochs without a better one on the validation songs; 0: never.
+    keep: Literal["best", "last"] = "best"  # Which epoch the run ends with: the best on validation songs, or the last.
+    windows: int = 1  # 1: hear the middle of a song; more: average so many places, and train on random ones.
     augmentation: AugmentationConfig = AugmentationConfig()
-    seed: int = 0  # Initial weights, order of songs, windows, augmentation, dropout.
+    seed: int = 0  # Picks all that is random; the same seed makes the same run, bit for bit on one machine.
 
     def __post_init__(self) -> None:
         """Refuse settings under which nothing is learnt."""

@@ -47,16 +47,16 @@ class RecurrentConfig:
     """A recurrence over the segments; the defaults are the study's BN-RNN."""
 
     shape: Annotated[Literal["recurrent"], Suppress] = "recurrent"
-    cell: Cell = "rnn"  # tanh units, GRU (Cho et al. 2014) or LSTM (Hochreiter and Schmidhuber 1997).
-    norm: Norm = "batch"  # What stands between the affine map and the non-linearity.
-    state: int = 341  # Neurons of the recurrent state; 341 is what the study's search found.
-    bptt_steps: int = 8  # Segments between two training steps; a divisor of 120, and 120 is full backpropagation.
-    readout: Readout = "last"  # Read the last state, or mean and spread of all states so far.
-    convolution: int = 0  # Channels of a convolution in time in front of the recurrence; 0: none.
-    kernel: int = 7  # Segments that the convolution looks at, odd.
-    summary: bool = False  # Read the window's summary statistics beside the states.
-    hidden: tuple[int, ...] = ()  # Neurons of hidden layers between the states and the logits.
-    dropout: float = 0.0  # Share of what the head reads, and of its hidden neurons, that a training step leaves out.
+    cell: Cell = "rnn"  # How it remembers: plain (rnn), or with gates that keep and forget (gru, lstm).
+    norm: Norm = "batch"  # What keeps sums in range before the tanh: over the batch, over the neurons, or nothing.
+    state: int = 341  # Neurons that remember; the study's search found 341.
+    bptt_steps: int = 8  # Segments between two corrections; a divisor of 120, and 120 looks back over the whole window.
+    readout: Readout = "last"  # What the genre is read from: the last state, or mean and spread of all states.
+    convolution: int = 0  # Filters over neighbouring segments in front of the recurrence; 0: none.
+    kernel: int = 7  # Neighbouring segments that such a filter hears; odd.
+    summary: bool = False  # Read means, spreads and correlations of the whole window beside the states.
+    hidden: tuple[int, ...] = ()  # Neurons of each layer between the states and the genres; none: read directly.
+    dropout: float = 0.0  # Share of what is read that training leaves out at random, against learning by heart.
 
     def __post_init__(self) -> None:
         """Refuse a state without neurons and steps that do not divide the window."""
