@@ -5,7 +5,6 @@ Example:
 """
 
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +16,7 @@ import h5py
 import numpy as np
 from tabulate import tabulate
 
+from bench.memory import peak_bytes
 from data.command import run
 from data.errors import ConfigError
 from data.machine import usable_cores
@@ -164,23 +164,10 @@ def _in_turn(one: Callable[[], object], other: Callable[[], object], rounds: int
 
 
 def _peak_memory(space: Path, n: int) -> int:
-    """Return the most anonymous memory, in bytes, that a conversion of `n` synthetic songs holds; Linux only."""
+    """Return the most memory, in bytes, that a conversion of `n` synthetic songs holds."""
     source = space / "many.arrow"
     synth(source, n)
-    words = [sys.executable, "-m", "data.songs", str(source), str(space / "many-converted.arrow")]
-    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak = 0
-    while running.poll() is None:
-        try:
-            status = Path(f"/proc/{running.pid}/status").read_text()
-        except OSError:
-            break
-        held = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")]
-        peak = max(peak, *(int(kilobytes) * 1024 for kilobytes in held), 0)
-        time.sleep(0.02)
-    if running.wait():
-        raise ConfigError(f"{source}: the conversion failed")
-    return peak
+    return peak_bytes(["-m", "data.songs", str(source), str(space / "many-converted.arrow")])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

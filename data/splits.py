@@ -24,9 +24,9 @@ HANDS = 20  # Songs are dealt into this many equal hands, so a share is a multip
 class Shares:
     """Which share of the labelled songs goes where; what is left trains."""
 
-    validation: float = 0.1  # Picks the best epoch.
-    calibration: float = 0.2  # Sets temperatures and the threshold; no model ever trains on it.
-    test: float = 0.0  # Kept for the figures in the bundle. Not needed when a table of test songs stands apart.
+    validation: float = 0.1  # Share of the songs that picks the best epoch.
+    calibration: float = 0.2  # Share that sets temperatures and the threshold; no model trains on it.
+    test: float = 0.0  # Share kept for the figures in the bundle; 0 where a table of test songs stands apart.
 
     def __post_init__(self) -> None:
         """Refuse shares that leave nothing to train on."""

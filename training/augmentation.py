@@ -13,10 +13,10 @@ PITCHES = 12
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """What is changed about a window when it is learnt from. More windows a song (`windows`) are another way."""
+    """What is changed about a window each time it is learnt from."""
 
-    noise: float = 0.0  # Spread of Gaussian noise on every number, in standard deviations of the feature.
-    transpose: bool = False  # Turn the chroma of a window by a random number of semitones.
+    noise: float = 0.0  # Random noise on every number, in standard deviations of its feature; 0.1 to 0.3 are usual.
+    transpose: bool = False  # Play each window in a random key: its chroma turned by 0 to 11 semitones.
 
     def __post_init__(self) -> None:
         """Refuse noise without a size."""

@@ -8,14 +8,13 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from tqdm import tqdm
 
 from data.errors import ConfigError, RunError
@@ -28,33 +27,32 @@ from training.feed import Feed, central_starts, check_songs, open_feed, random_s
 from training.journal import Checkpoint, Epoch, Journal
 from training.losses import Loss, Targets
 from training.networks.network import Network
+from training.optimisers import Optimiser, OptimiserName
 from training.schedules import Schedule, cyclic, one_cycle
 
 log = logging.getLogger(__name__)
 
-OptimiserName = Literal["sgd", "rmsprop", "adam", "adamw"]
 SONGS_AT_A_TIME = 256
-MOMENTUM = 0.9  # Of sgd.
 
 
 @dataclass(frozen=True)
 class LoopConfig:
     """How a network is trained."""
 
-    epochs: int = 20  # Passes over the training songs.
-    batch_songs: int = 256  # Songs in one batch.
-    optimiser: OptimiserName = "adamw"  # sgd has momentum 0.9.
-    schedule: Schedule = "one-cycle"  # Of the learning rate.
-    learning_rate: float = 4e-3  # The constant rate, or the peak of the cycle or cycles (eta_max).
-    least_rate: float = 1e-5  # The least rate of the cyclic schedule (eta_min).
-    half_cycle_steps: int = 500  # Training steps from the least rate to the peak of the cyclic schedule (n_s).
-    weight_decay: float = 1e-4  # L2; decoupled from the gradient in adamw (Loshchilov and Hutter, ICLR 2019).
-    clip_norm: float = 1.0  # Gradients longer than this are shortened to it; inf leaves them.
-    patience: int = 0  # Stop early after so many epochs without a better one; 0: never.
-    keep: Literal["best", "last"] = "best"  # The epoch whose weights are kept, by validation accuracy, then nll.
-    windows: int = 1  # Windows of a song: with 1 the central one; with more, training draws one at random every epoch.
+    epochs: int = 20  # How often the network goes through all training songs.
+    batch_songs: int = 256  # Songs that one correction of the weights is learnt from.
+    optimiser: OptimiserName = "adamw"  # How gradients correct the weights; sgd has momentum 0.9.
+    schedule: Schedule = "one-cycle"  # The learning rate: up once and down to nothing, up and down in cycles, constant.
+    learning_rate: float = 4e-3  # How far a correction goes: the highest rate of the schedule (eta_max).
+    least_rate: float = 1e-5  # The rate that the cycles of the cyclic schedule start from (eta_min).
+    half_cycle_steps: int = 500  # Corrections from the least to the highest rate in the cyclic schedule (n_s).
+    weight_decay: float = 1e-4  # Pull of the weights to zero, against learning by heart (L2; adamw: Loshchilov 2019).
+    clip_norm: float = 1.0  # A gradient longer than this is shortened to it, so that no batch goes too far; inf: none.
+    patience: int = 0  # Stop after so many epochs without a better one on the validation songs; 0: never.
+    keep: Literal["best", "last"] = "best"  # Which epoch the run ends with: the best on validation songs, or the last.
+    windows: int = 1  # 1: hear the middle of a song; more: average so many places, and train on random ones.
     augmentation: AugmentationConfig = AugmentationConfig()
-    seed: int = 0  # Initial weights, order of songs, windows, augmentation, dropout.
+    seed: int = 0  # Picks all that is random; the same seed makes the same run, bit for bit on one machine.
 
     def __post_init__(self) -> None:
         """Refuse settings under which nothing is learnt."""
@@ -131,13 +129,13 @@ def fit(
     network.to(device)
     if execution.compile or device.type == "cuda":
         network.compile_parts()
-    optimiser = optimiser_of(config, network)
+    optimiser = Optimiser(config.optimiser, network.parameters(), config.weight_decay)
     epochs: list[Epoch] = []
     best = weights_of(network)
     saved = journal.load(name) if journal else None
     if saved:
         network.load_state_dict(saved.network)
-        load_optimiser(optimiser, saved.optimiser)
+        optimiser.load(saved.optimiser)
         epochs, best = [*saved.epochs], {key: tensor.to(device) for key, tensor in saved.best.items()}
     lesson = Lesson(name, rows, songs.lengths[rows], targets.to(device), open_feed(songs, device), loss, config)
     labels = songs.labels[validation_rows]
@@ -158,7 +156,7 @@ def fit(
             if best_epoch(epochs) is epochs[-1]:
                 best = weights_of(network)
             if journal:
-                journal.save(name, Checkpoint(epochs, weights_of(network), best, optimiser_tensors(optimiser)))
+                journal.save(name, Checkpoint(epochs, weights_of(network), best, optimiser.tensors()))
             progress.set_postfix(loss=f"{learnt.loss:.3f}", accuracy=f"{quality[0]:.3f}")
     if config.keep == "best":
         network.load_state_dict(best)
@@ -192,7 +190,7 @@ class Lesson:
         """Batches in an epoch; batch normalisation has nothing to measure in a batch of one."""
         return min(math.ceil(len(self.rows) / self.config.batch_songs), len(self.rows) // 2)
 
-    def learn(self, network: Network, optimiser: Optimizer, epoch: int, progress: Any) -> Learnt:
+    def learn(self, network: Network, optimiser: Optimiser, epoch: int, progress: Any) -> Learnt:
         """Train `network` on every song once; a loss that is not a number is a `RunError`."""
         rng = np.random.default_rng([self.config.seed, epoch])
         torch.manual_seed(int(rng.integers(2**63)))
@@ -207,7 +205,7 @@ class Lesson:
             for logits in network.parts(self._windows(batch, rng, network)):
                 cost = self.loss(logits, targets)
                 rate = self.config.rate(first + len(costs) + len(of_batch), self.config.epochs * steps_an_epoch)
-                step(optimiser, network, cost, rate, self.config.clip_norm)
+                optimiser.step(cost, rate, self.config.clip_norm)
                 of_batch.append(cost.detach())
             costs += torch.stack(of_batch).tolist()
             self._check_finite(costs, first, rate)
@@ -242,17 +240,6 @@ class Lesson:
         )
 
 
-def step(optimiser: Optimizer, network: nn.Module, cost: Tensor, rate: float, clip_norm: float) -> None:
-    """Take one training step against the gradient of `cost`."""
-    optimiser.zero_grad()
-    torch.autograd.backward(cost)
-    if math.isfinite(clip_norm):
-        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    optimiser.step()
-
-
 def predict(network: Network, songs: SongTable, rows: Ints, windows: int) -> Floats:
     """Return logits (n, n_classes) for the given songs, in eval mode: the mean log-probability over their windows.
 
@@ -273,39 +260,9 @@ def predict(network: Network, songs: SongTable, rows: Ints, windows: int) -> Flo
     return np.concatenate(parts)
 
 
-def optimiser_of(config: LoopConfig, network: nn.Module) -> Optimizer:
-    """Return the optimiser of a network."""
-    weights, decay = list(network.parameters()), config.weight_decay
-    if config.optimiser == "rmsprop":
-        return RMSprop(weights, lr=config.learning_rate, weight_decay=decay)
-    if config.optimiser == "sgd":
-        return SGD(weights, lr=config.learning_rate, weight_decay=decay, momentum=MOMENTUM, fused=True)
-    kind = AdamW if config.optimiser == "adamw" else Adam
-    return kind(weights, lr=config.learning_rate, weight_decay=decay, fused=True)
-
-
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
     """Return a copy of the weights and statistics of a network."""
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
-
-
-def optimiser_tensors(optimiser: Optimizer) -> dict[str, Tensor]:
-    """Return what an optimiser has gathered, by parameter and name."""
-    return {
-        f"{parameter}.{name}": tensor
-        for parameter, values in optimiser.state_dict()["state"].items()
-        for name, tensor in values.items()
-        if isinstance(tensor, Tensor)
-    }
-
-
-def load_optimiser(optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser what another one had gathered."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        parameter, name = key.split(".")
-        state.setdefault(int(parameter), {})[name] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 def best_epoch(epochs: Sequence[Epoch]) -> Epoch:

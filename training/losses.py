@@ -42,8 +42,8 @@ class Loss(Protocol):
 class LabelConfig:
     """How a network learns from labels."""
 
-    label_smoothing: float = 0.0  # Share of a label that is spread over all classes (Szegedy et al., CVPR 2016).
-    class_weighting: float = 0.0  # 1: every class weighs the same, however many songs it has; 0: every song does.
+    label_smoothing: float = 0.0  # Share of each label given to all classes alike, so that answers are less sure of it.
+    class_weighting: float = 0.0  # 0: every song weighs the same; 1: every class does, however few songs it has.
 
     def __post_init__(self) -> None:
         """Refuse shares that are none."""
@@ -82,9 +82,9 @@ def class_weights(labels: Ints, n_classes: int, exponent: float) -> Tensor:
 class DistillationConfig:
     """How a student learns from its teacher."""
 
-    match: Matching = "mse"  # Mean squared error to the logits, or KL divergence from the probabilities.
-    match_temperature: float = 2.0  # Of both distributions in the KL divergence (Hinton et al. 2015).
-    label_weight: float = 0.0  # Weight of the cross-entropy with the label; 1 - label_weight is that of the match.
+    match: Matching = "mse"  # Come close to the teacher's logits (mean squared error) or to its probabilities (KL).
+    match_temperature: float = 2.0  # kl: above 1, unlikely classes count for more (Hinton et al. 2015).
+    label_weight: float = 0.0  # Share of the true label in what is learnt; the rest is the teacher's opinion.
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt from."""

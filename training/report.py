@@ -124,7 +124,7 @@ def report(
         run: The run folder.
         split: The songs to look at; those of calibration and test did not pick the epoch that is kept.
         songs: The song table it was trained on, if that has moved.
-        page: The HTML page to write.
+        page: The HTML page to write; by default it lies beside the run folder.
         repeats: How often each block of features is taken from other songs.
     """
     from training.report_page import write_report

@@ -1,7 +1,7 @@
 """The page of `segue report`: how a run learnt and where it fails, drawn for someone who has a minute."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from data.page import BAND, FINE, INK, NONE, WATCH, drawing, svg, write_page
 from training.importance import Importance
 from training.quality import Quality
 from training.report import Curve, Report
+from training.runs import Run
 
 WIDTH_INCHES = 11.4  # Of the page.
 COLUMN_INCHES = 5.0
@@ -39,12 +40,41 @@ def write_report(report: Report) -> None:
             confusion=svg(_draw_confusion(quality)),
             reliability=svg(_draw_reliability(quality)),
             importance=svg(_draw_importance(report.importances)),
-            settings={
-                "network": dataclasses.asdict(report.run.network),
-                "loop": dataclasses.asdict(report.run.loop),
-                "songs": report.run.split_songs,
-            },
+            settings=_settings(report.run),
         )
+
+
+def _settings(run: Run) -> dict[str, dict[str, str]]:
+    """Return every setting and the provenance of a run in words, under the heads they are shown beneath."""
+    made = run.provenance
+    parts = {"network": run.network, "loop": run.loop, "labels": run.labels, "distillation": run.distillation}
+    return {
+        **{name: _words(dataclasses.asdict(part)) for name, part in parts.items() if part is not None},
+        "songs": _words(run.split_songs),
+        "provenance": {
+            "commit": made.commit or "none, not a git checkout",
+            "time": made.time,
+            "machine": made.machine,
+            "python": made.python,
+            **made.libraries,
+        },
+    }
+
+
+def _words(settings: Mapping[str, Any], head: str = "") -> dict[str, str]:
+    """Return settings in words; one inside another is named after both."""
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        inside = dict(enumerate(value, 1)) if isinstance(value, tuple) and any(map(_is_group, value)) else value
+        if isinstance(inside, dict):
+            found |= _words({str(key): one for key, one in inside.items()}, f"{head}{name} ")
+        else:
+            found[f"{head}{name}"] = " ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+    return found
+
+
+def _is_group(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def _pictures_of(curves: Sequence[Curve], is_student: bool, n_classes: int) -> list[tuple[str, list[Markup]]]:
@@ -131,6 +161,8 @@ def _draw_recall(quality: Quality, weak: Sequence[str]) -> Figure:
             axes.text(0.01, y, "no songs", va="center", color=NONE)
             continue
         axes.barh(y, share.value, color=WATCH if name in weak else FINE, height=0.64)
+        if name in weak:  # A class that was never recognised has no bar to be coloured.
+            axes.get_yticklabels()[y].set_color(WATCH)
         axes.hlines(y, *share.interval, color=INK, linewidth=1)
         axes.text(1.03, y, f"{share.part} of {share.songs}", va="center")
     axes.axvline(quality.accuracy, color=INK, linewidth=1, linestyle=":")

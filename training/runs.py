@@ -30,6 +30,7 @@ from data.splits import Splits
 from data.table import NO_LABEL, SongTable
 from training.journal import telling_why
 from training.loop import LoopConfig, predict
+from training.losses import DistillationConfig, LabelConfig
 from training.networks.build import Config, Role, build
 from training.networks.network import Network
 from training.networks.standardise import Standardise
@@ -51,6 +52,8 @@ class Run:
     validation_nll: float
     held_out_accuracy: float | None  # Of the fold teachers, each on the songs it never saw.
     provenance: Provenance
+    labels: LabelConfig | None = None  # How a teacher learnt from labels; None of teachers that were joined.
+    distillation: DistillationConfig | None = None  # How a student learnt from its teacher.
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,12 @@ def describe(
     splits: Splits,
     network: Network,
     held_out: HeldOut | None = None,
+    labels: LabelConfig | None = None,
+    distillation: DistillationConfig | None = None,
 ) -> Run:
     """Return the record of a training run that has just ended with `network`."""
-    logits, labels = predict(network, songs, splits.validation, loop.windows), songs.labels[splits.validation]
+    rows = splits.validation
+    logits = predict(network, songs, rows, loop.windows)
     return Run(
         role=role,
         network=config,
@@ -81,10 +87,12 @@ def describe(
         songs=str(songs.path.resolve()),
         songs_sha256=songs.fingerprint(),
         split_songs={name: len(rows) for name, rows in vars(splits).items()},
-        validation_accuracy=accuracy(logits, labels),
-        validation_nll=nll(softmax(logits), labels),
+        validation_accuracy=accuracy(logits, songs.labels[rows]),
+        validation_nll=nll(softmax(logits), songs.labels[rows]),
         held_out_accuracy=None if held_out is None else accuracy(held_out.logits, songs.labels[splits.train]),
         provenance=provenance(),
+        labels=labels,
+        distillation=distillation,
     )
 
 

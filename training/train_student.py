@@ -26,6 +26,7 @@ from data.errors import ConfigError, RunError
 from data.metrics import agreement
 from data.table import SongTable
 from training.execution import Execution
+from training.feed import check_songs
 from training.journal import journal
 from training.loop import LoopConfig, fit, predict
 from training.losses import DistillationConfig, DistillationLoss, Targets
@@ -78,10 +79,12 @@ def train_student(
     if len(network.hidden) != 1:
         raise ConfigError(f"hidden: expected one hidden layer, which is what makes a student, found {network.hidden}")
     started = time.perf_counter()
+    execution.pick_device()  # One that is not there is refused before anything is read.
     teacher_run, teacher_network = load_run(teacher, "teacher")
     held_out = load_held_out(teacher)
     table = SongTable(songs)
     splits = load_splits(teacher, teacher_run, table)
+    check_songs(table, splits.validation)  # Before the training and not in the middle of it.
     without_label = unlabelled_rows(table, splits)[: None if len(held_out.unlabelled) else 0]
     rows, logits = np.concatenate([splits.train, without_label]), np.concatenate([held_out.logits, held_out.unlabelled])
     if logits.shape != (len(rows), len(table.classes)):
@@ -107,7 +110,7 @@ def train_student(
             execution=execution,
             journal=kept,
         )
-        record = describe("student", network, loop, table, splits, student)
+        record = describe("student", network, loop, table, splits, student, distillation=distillation)
         with atomic_folder(out) as folder:
             save_run(folder, record, student, table, splits)
             kept.hand_over(folder)

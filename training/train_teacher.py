@@ -29,7 +29,7 @@ from data.atomic import atomic_folder
 from data.command import run
 from data.errors import ConfigError, LabelError
 from data.song import Ints
-from data.splits import Shares, deal, split
+from data.splits import Shares, deal, labelled_rows, split
 from data.table import SongTable
 from training.execution import Execution
 from training.feed import check_songs
@@ -82,10 +82,10 @@ def train_teacher(
     Args:
         songs: The song table, with labels.
         out: The run folder to write.
-        folds: Fold teachers for the held-out logits; 0 trains the teacher alone.
-        join_folds: Let the fold teachers together be the teacher, instead of training one more on all their songs.
-        unlabelled: Keep the fold teachers' logits for songs without a label too; the student then learns from both.
-        split_seed: Which songs go where. Runs that are to be compared or joined have the same.
+        folds: Fold teachers, which each judge a part of the songs that they never heard, for the student; 0: none.
+        join_folds: Let the fold teachers answer together as the teacher, instead of training one more on all songs.
+        unlabelled: Let the fold teachers judge the songs without a label too; the student then learns from both.
+        split_seed: Picks which songs go where; runs that are to be compared or joined need the same.
         network: The shape of the teacher.
         loop: The training settings.
         labels: How labels are learnt from.
@@ -97,8 +97,15 @@ def train_teacher(
     if not folds and (join_folds or unlabelled):
         raise ConfigError("join_folds and unlabelled: expected fold teachers, found --folds 0")
     started = time.perf_counter()
+    execution.pick_device()  # One that is not there is refused before anything is read.
     table = SongTable(songs)
     splits = split(table, shares, split_seed)
+    without_label = unlabelled_rows(table, splits)[: None if unlabelled else 0]
+    # All songs that anything asks of later, when hours may have passed.
+    check_songs(table, np.concatenate([labelled_rows(table), without_label]))
+    fold_of = deal(table, splits.train, folds, split_seed) if folds else np.zeros(0, np.int64)
+    if folds:
+        check_folds(table, splits.train, fold_of)
     settings = {
         "songs": table.fingerprint(), "network": network, "loop": loop, "labels": labels, "shares": shares,
         "split_seed": split_seed, "folds": folds, "join_folds": join_folds, "unlabelled": unlabelled,
@@ -108,10 +115,6 @@ def train_teacher(
         members: list[Network] = []
         held_out = None
         if folds:
-            without_label = unlabelled_rows(table, splits)[: None if unlabelled else 0]
-            check_songs(table, without_label)  # The fold teachers answer for them when hours may have passed.
-            fold_of = deal(table, splits.train, folds, split_seed)
-            check_folds(table, splits.train, fold_of)
             members, held_out = _fold_teachers(table, splits.train, fold_of, without_label, network, loop, fitting)
         config: Config
         teacher: Network
@@ -120,7 +123,7 @@ def train_teacher(
         else:
             config = network
             teacher, _ = fit_to_labels(table, splits.train, splits.validation, network, loop, "teacher", **fitting)
-        record = describe("teacher", config, loop, table, splits, teacher, held_out)
+        record = describe("teacher", config, loop, table, splits, teacher, held_out, labels=labels)
         with atomic_folder(out) as folder:
             save_run(folder, record, teacher, table, splits)
             kept.hand_over(folder)

@@ -130,6 +130,12 @@ def test_a_loss_lost_in_the_middle_of_a_song_ends_the_run_too(table: SongTable) 
         trained(table, TEACHER, LoopConfig(epochs=1, batch_songs=20), loss=Recorder(lost_at_call=3))
 
 
+def test_weights_that_the_last_step_broke_end_the_run_too(table: SongTable) -> None:
+    loop = LoopConfig(epochs=1, batch_songs=20, learning_rate=1e38, schedule="constant")
+    with pytest.raises(RunError, match=r"the validation logits became nan after training step 1, at .*1\.0e\+38"):
+        trained(table, STUDENT, loop, n_train=20)
+
+
 def test_no_batch_is_a_song_on_its_own(table: SongTable) -> None:
     recorder = Recorder()  # Batch normalisation has nothing to measure in a batch of one.
     trained(table, STUDENT, LoopConfig(epochs=1, batch_songs=2), n_train=7, loss=recorder)
@@ -171,9 +177,7 @@ def test_a_song_of_several_windows_gets_the_mean_of_their_log_probabilities(tmp_
     songs = [table.segments(0), table.segments(1), np.tile(table.segments(2), (4, 1))]
     with torch.inference_mode():
         expected = [
-            np.mean(
-                [network(torch.from_numpy(song[None, at : at + 120])).log_softmax(1)[0].numpy() for at in some], axis=0
-            )
+            np.mean([network(torch.tensor(song[None, at : at + 120])).log_softmax(1)[0].numpy() for at in some], axis=0)
             for song, some in zip(songs, starts, strict=True)
         ]
     np.testing.assert_allclose(predict(network, table, np.arange(3), windows=3), expected, atol=1e-5)

@@ -228,6 +228,7 @@ def test_the_page_tells_the_numbers_and_loads_nothing(runs: Path, found: Report)
     for text in (
         f"accuracy {quality.accuracy:.3f}", f"ece {quality.ece:.3f}", f"nll {quality.nll:.3f}",
         found.run.songs_sha256, quality.hardest[0].song_id, quality.easiest[0].song_id, "learning_rate",
+        "augmentation transpose", "label_smoothing",
         f"teacher: epoch {found.curves[0].kept} of 3 kept", found.run.provenance.time,
         *(f"{share.part} of {share.songs}" for share in quality.recall.values()),
     ):  # fmt: skip

@@ -1,5 +1,6 @@
 """A run that is killed goes on to the very same result, whenever that was."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ def train(songs: Path, out: Path, *more: str) -> "subprocess.Popen[bytes]":
     words = ["train-teacher", songs, "--out", out, "--folds", 2, "--epochs", EPOCHS, "--batch-songs", 64, *more]
     shape = ["recurrent", "--state", 24, "--bptt-steps", 8, "--dropout", 0.2]
     command = [sys.executable, "-m", "segue", *map(str, [*words, *shape])]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def wait_for_epoch(process: "subprocess.Popen[bytes]", metrics: Path, epoch: int) -> None:
@@ -40,6 +41,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def assert_goes_on_to_the_same_result(songs: Path, out: Path, undisturbed: Path) -> None:
+    assert not out.exists()
+    assert train(songs, out, "--resume").wait(PATIENCE_S) == 0
+    for name in ("model.safetensors", "held_out.safetensors"):
+        assert (out / name).read_bytes() == (undisturbed / "run" / name).read_bytes()
+    assert not out.with_name("run.training").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_run_killed_at_a_random_epoch_ends_as_the_undisturbed_one(
@@ -47,16 +56,23 @@ def test_a_run_killed_at_a_random_epoch_ends_as_the_undisturbed_one(
 ) -> None:
     moment = int(np.random.default_rng(seed).integers(len(FITS) * EPOCHS - 1))
     fit, epoch = FITS[moment // EPOCHS], moment % EPOCHS + 1
-    songs = undisturbed / "songs.arrow"
-    process = train(songs, tmp_path / "run")
+    process = train(undisturbed / "songs.arrow", tmp_path / "run")
     wait_for_epoch(process, tmp_path / "run.training/metrics" / f"{fit}.jsonl", epoch)
     process.kill()
-    assert process.wait(PATIENCE_S) == -9
-    assert not (tmp_path / "run").exists()
-    assert train(songs, tmp_path / "run", "--resume").wait(PATIENCE_S) == 0
-    for name in ("model.safetensors", "held_out.safetensors"):
-        assert (tmp_path / "run" / name).read_bytes() == (undisturbed / "run" / name).read_bytes()
-    assert not (tmp_path / "run.training").exists()
+    assert process.wait(PATIENCE_S) == -signal.SIGKILL
+    assert_goes_on_to_the_same_result(undisturbed / "songs.arrow", tmp_path / "run", undisturbed)
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_last_epoch_and_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:
+    process = train(undisturbed / "songs.arrow", tmp_path / "run")
+    wait_for_epoch(process, tmp_path / "run.training/metrics/fold-2.jsonl", 2)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert "every epoch that was finished is in" in told.decode()
+    assert "Traceback" not in told.decode()
+    assert_goes_on_to_the_same_result(undisturbed / "songs.arrow", tmp_path / "run", undisturbed)
 
 
 def test_the_undisturbed_run_learnt_something(undisturbed: Path) -> None:

@@ -15,6 +15,7 @@ from data.synth import synth
 from data.table import SongTable
 from training import train_student, train_teacher
 from training.loop import LoopConfig, predict
+from training.losses import DistillationConfig, LabelConfig
 from training.networks.dense import DenseConfig
 from training.networks.recurrent import RecurrentConfig
 from training.runs import load_held_out, load_run, load_splits
@@ -102,6 +103,13 @@ def test_the_figures_of_the_student_are_those_of_its_files(trained: Trained) -> 
     assert trained.student.validation_accuracy == accuracy(student_logits, table.labels[rows])
     assert trained.student.teacher_validation_accuracy == accuracy(teacher_logits, table.labels[rows])
     assert trained.student.validation_agreement == agreement(student_logits, teacher_logits)
+
+
+def test_the_records_say_what_was_learnt_from(trained: Trained) -> None:
+    teacher, _ = load_run(trained.teacher.out, "teacher")
+    student, _ = load_run(trained.student.out, "student")
+    assert (teacher.labels, teacher.distillation) == (LabelConfig(), None)
+    assert (student.labels, student.distillation) == (None, DistillationConfig())
 
 
 def test_the_student_brings_its_teacher_along(trained: Trained) -> None:

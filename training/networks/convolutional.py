@@ -23,12 +23,12 @@ class ConvolutionalConfig:
     """Convolutions in time, read by the mean and spread of their channels over the window."""
 
     shape: Annotated[Literal["convolutional"], Suppress] = "convolutional"
-    channels: tuple[int, ...] = (128,)  # Channels of each layer; the study's reference has one or two layers.
-    kernel: int = 7  # Segments that a layer looks at, odd.
-    summary: bool = True  # Read the window's summary statistics beside the channels.
-    hidden: tuple[int, ...] = (256,)  # Neurons of the hidden layers between channels and logits.
-    input_dropout: float = 0.3  # Share of the channels and statistics that a training step does not read.
-    hidden_dropout: float = 0.5  # Share of the hidden neurons that a training step leaves out.
+    channels: tuple[int, ...] = (128,)  # Filters of each layer over time; the study's reference has one or two layers.
+    kernel: int = 7  # Neighbouring segments that a filter hears; odd.
+    summary: bool = True  # Read means, spreads and correlations of the whole window beside the filters.
+    hidden: tuple[int, ...] = (256,)  # Neurons of each layer between the filters and the genres; none: read directly.
+    input_dropout: float = 0.3  # Share of what is read that training leaves out at random, against learning by heart.
+    hidden_dropout: float = 0.5  # Share of the hidden neurons that training leaves out at random.
 
     def __post_init__(self) -> None:
         """Refuse layers that see nothing."""

@@ -25,10 +25,10 @@ class DenseConfig:
     """Hidden layers on the window or on its summary statistics."""
 
     shape: Annotated[Literal["dense"], Suppress] = "dense"
-    look: Look = "pooled"  # What it sees: the flattened window, or the window's summary statistics.
+    look: Look = "pooled"  # What it hears: all 120 segments (flat), or their means, spreads and correlations (pooled).
     hidden: tuple[int, ...] = (512,)  # Neurons of each hidden layer; one layer makes a student.
-    input_dropout: float = 0.3  # Share of the inputs that a training step does not see.
-    hidden_dropout: float = 0.6  # Share of the hidden neurons that a training step leaves out.
+    input_dropout: float = 0.3  # Share of what it hears that training leaves out at random, against learning by heart.
+    hidden_dropout: float = 0.6  # Share of the hidden neurons that training leaves out at random.
 
     def __post_init__(self) -> None:
         """Refuse a network that cannot learn."""

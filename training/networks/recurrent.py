@@ -18,6 +18,7 @@ from tyro.conf import Suppress
 
 from data.errors import ConfigError
 from data.song import N_FEATURES, WINDOW
+from training.networks.batch_normed import BatchNormedSteps
 from training.networks.convolutional import Convolutions, check_convolutions
 from training.networks.head import Head, check_head
 from training.networks.network import Network
@@ -46,16 +47,16 @@ class RecurrentConfig:
     """A recurrence over the segments; the defaults are the study's BN-RNN."""
 
     shape: Annotated[Literal["recurrent"], Suppress] = "recurrent"
-    cell: Cell = "rnn"  # tanh units, GRU (Cho et al. 2014) or LSTM (Hochreiter and Schmidhuber 1997).
-    norm: Norm = "batch"  # What stands between the affine map and the non-linearity.
-    state: int = 341  # Neurons of the recurrent state; 341 is what the study's search found.
-    bptt_steps: int = 8  # Segments between two training steps; a divisor of 120, and 120 is full backpropagation.
-    readout: Readout = "last"  # Read the last state, or mean and spread of all states so far.
-    convolution: int = 0  # Channels of a convolution in time in front of the recurrence; 0: none.
-    kernel: int = 7  # Segments that the convolution looks at, odd.
-    summary: bool = False  # Read the window's summary statistics beside the states.
-    hidden: tuple[int, ...] = ()  # Neurons of hidden layers between the states and the logits.
-    dropout: float = 0.0  # Share of what the head reads, and of its hidden neurons, that a training step leaves out.
+    cell: Cell = "rnn"  # How it remembers: plain (rnn), or with gates that keep and forget (gru, lstm).
+    norm: Norm = "batch"  # What keeps sums in range before the tanh: over the batch, over the neurons, or nothing.
+    state: int = 341  # Neurons that remember; the study's search found 341.
+    bptt_steps: int = 8  # Segments between two corrections; a divisor of 120, and 120 looks back over the whole window.
+    readout: Readout = "last"  # What the genre is read from: the last state, or mean and spread of all states.
+    convolution: int = 0  # Filters over neighbouring segments in front of the recurrence; 0: none.
+    kernel: int = 7  # Neighbouring segments that such a filter hears; odd.
+    summary: bool = False  # Read means, spreads and correlations of the whole window beside the states.
+    hidden: tuple[int, ...] = ()  # Neurons of each layer between the states and the genres; none: read directly.
+    dropout: float = 0.0  # Share of what is read that training leaves out at random, against learning by heart.
 
     def __post_init__(self) -> None:
         """Refuse a state without neurons and steps that do not divide the window."""
@@ -115,6 +116,23 @@ class RnnCell(nn.Module):
         """Return the next carry from W_x x, `driven` (n, state), and the present one."""
         return (torch.tanh(self.norm(driven + self.recurrent(carry[0]))),)
 
+    def is_fused(self, seen: Tensor) -> bool:
+        """Tell whether `steps` can stand for `forward`: in training, under batch norm, where nothing is compiled."""
+        normed = isinstance(self.norm, nn.BatchNorm1d)
+        return normed and self.training and not seen.is_cuda and not torch.compiler.is_compiling()
+
+    def steps(self, seen: Tensor, into: Tensor, carry: Carry) -> list[Tensor]:
+        """Return the state (n, state) after each step over `seen` (steps, n, n_inputs), faster than `forward` does."""
+        norm = self.norm
+        assert isinstance(norm, nn.BatchNorm1d)
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(len(seen))
+        states: tuple[Tensor, ...] = BatchNormedSteps.apply(  # type: ignore[no-untyped-call]
+            seen, carry[0], into, self.recurrent.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var,
+            MOMENTUM, EPS,
+        )  # fmt: skip
+        return [*states]
+
 
 class GruCell(nn.Module):
     """h' = (1 - z) * n + z * h with r, z = sigmoid(norm(W_x x + W_h h)), n = tanh(norm(W_x x + r * W_h h)).
@@ -172,6 +190,7 @@ class RecurrentNetwork(Network):
         self.config = config
         self.standardise = standardise
         self._part: Callable[[Tensor, Progress, Tensor | None], tuple[Tensor, Progress]] = self._advance
+        self._compiled = False
         self.front = Convolutions(channels=[config.convolution], kernel=config.kernel) if config.convolution else None
         cell = CELLS[config.cell]
         self.input = nn.Linear(config.convolution or N_FEATURES, cell.gates * config.state, bias=config.norm == "none")
@@ -204,17 +223,23 @@ class RecurrentNetwork(Network):
         """Compile a part; on a GPU it becomes a graph, so that its many small kernels are launched at once."""
         on_gpu = self.input.weight.is_cuda
         self._part = torch.compile(self._advance, mode="reduce-overhead" if on_gpu else "default")
+        self._compiled = True
 
     def _parts(self, segments: Tensor, n_steps: int) -> Iterator[Tensor]:
-        standard = self.standardise(segments)
+        # In memory one step after the other, so that the steps of a part are read without a copy.
+        standard = self.standardise(segments.transpose(0, 1).contiguous()).transpose(0, 1)
         statistics = summary(standard) if self.config.summary else None
         progress = self._start(standard)
         for start in range(0, standard.shape[1], n_steps):
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            if self._compiled:
+                torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
             logits, progress = self._part(self._seen(standard, start, start + n_steps), progress, statistics)
             yield logits
-            # A copy, since a compiled part writes its next results where it wrote these.
-            progress = Progress(*(tuple(tensor.detach().clone() for tensor in tensors) for tensors in progress))
+            progress = Progress(*(tuple(self._kept(tensor) for tensor in tensors) for tensors in progress))
+
+    def _kept(self, tensor: Tensor) -> Tensor:
+        """Return a result of a part for the next one; a compiled part writes that one's results in its place."""
+        return tensor.detach().clone() if self._compiled else tensor.detach()
 
     def _start(self, standard: Tensor) -> Progress:
         """Return the progress before the first segment: zeros."""
@@ -251,8 +276,12 @@ class RecurrentNetwork(Network):
 
     def _steps(self, seen: Tensor, carry: Carry) -> tuple[list[Tensor], Carry]:
         """Return the states (n, state) after each step over `seen`; the input product of all steps is done as one."""
+        seen = seen.transpose(0, 1)
+        if isinstance(self.cell, RnnCell) and self.cell.is_fused(seen):
+            states = self.cell.steps(seen, self.input.weight, carry)
+            return states, (states[-1],)
         states = []
-        for driven in self.input(seen.transpose(0, 1)):
+        for driven in self.input(seen):
             carry = self.cell(driven, carry)
             states.append(carry[0])
         return states, carry

@@ -1,7 +1,9 @@
 """Recurrent networks: every cell and norm against plain float64 references, both ways, whole and in parts."""
 
 import itertools
+import weakref
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -365,3 +367,49 @@ def test_steps_that_do_not_divide_the_window_are_refused(bptt_steps: int) -> Non
 def test_a_recurrence_that_cannot_learn_is_refused(setting: dict[str, int], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         RecurrentConfig(**setting)  # type: ignore[arg-type]
+
+
+@every_readout
+def test_steps_done_at_once_are_the_steps_of_the_cell(readout: Readout, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RecurrentConfig(state=STATE, convolution=5, readout=readout)  # What is in front needs a gradient too.
+    at_once, one_by_one = random_network(config).train(), random_network(config).train()
+    segments = random_windows(SONGS, STEPS)
+    found = at_once(segments)
+    monkeypatch.setattr("training.networks.recurrent.RnnCell.is_fused", lambda *_: False)
+    expected = one_by_one(segments)
+    np.testing.assert_allclose(found.detach(), expected.detach(), atol=1e-12, rtol=0)
+    for logits in (found, expected):
+        logits.square().sum().backward()
+    for (name, parameter), other in zip(at_once.named_parameters(), one_by_one.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert other.grad is not None
+        np.testing.assert_allclose(parameter.grad, other.grad, atol=1e-10, rtol=1e-10, err_msg=name)
+    for name, statistic in at_once.named_buffers():
+        np.testing.assert_allclose(statistic, one_by_one.get_buffer(name), atol=1e-12, rtol=0, err_msg=name)
+
+
+def test_what_the_steps_keep_for_their_gradient_is_freed_with_them() -> None:
+    network = network_of("rnn", "batch").train()
+    kept = weakref.ref(network(random_windows(SONGS, STEPS)).grad_fn.next_functions[1][0])
+    assert kept() is None
+
+
+@pytest.mark.parametrize(("cell", "norm"), [("rnn", "batch"), ("lstm", "layer")])
+def test_a_compiled_part_learns_what_a_part_learns(cell: Cell, norm: Norm, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Traced in one piece as for a GPU, where it becomes a graph, but run by torch instead of compiled.
+    trace = partial(torch.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(torch, "compile", lambda part, mode: trace(part))
+    torch.compiler.reset()
+    config = RecurrentConfig(cell=cell, norm=norm, state=STATE, readout="pooled", bptt_steps=4)
+    eager, compiled = random_network(config).train(), random_network(config).train()
+    compiled.compile_parts()
+    for expected, found in zip(*(one.parts(random_windows(SONGS, 120)) for one in (eager, compiled)), strict=True):
+        np.testing.assert_allclose(found.detach(), expected.detach(), atol=1e-11, rtol=0)
+        for logits in (expected, found):
+            logits.square().sum().backward()
+    for (name, parameter), other in zip(eager.named_parameters(), compiled.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert other.grad is not None
+        np.testing.assert_allclose(other.grad, parameter.grad, atol=1e-9, rtol=1e-9, err_msg=name)
+    for name, statistic in eager.named_buffers():
+        np.testing.assert_allclose(compiled.get_buffer(name), statistic, atol=1e-12, rtol=0, err_msg=name)
