@@ -30,6 +30,7 @@ PUBLIC = (
     "format_version", "version", "classes", "units", "features", "threshold_nats", "guarantee", "metrics",
     "metrics_split", "split_songs", "student", "teacher",
 )  # fmt: skip  # Of the manifest; the rest says where the bundle was made.
+MANIFEST = TypeAdapter(Manifest)  # Made once: that takes as long as a model.
 
 
 class PlainRoute(APIRoute):
@@ -233,7 +234,7 @@ router.add_api_route(
 async def model(request: Request) -> Response:
     """Say which bundle answers: classes, threshold and guarantee, and how good it is."""
     manifest = request.app.state.live.engine.bundle.manifest
-    card = TypeAdapter(Manifest).dump_python(manifest, mode="json", include=set(PUBLIC))
+    card = MANIFEST.dump_python(manifest, mode="json", include=set(PUBLIC))
     return _json({name: card[name] for name in PUBLIC} | {"guarantee_text": str(manifest.guarantee)})
 
 
