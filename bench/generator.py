@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from data.errors import ServiceError
 
 ANSWER_TIMEOUT_S = 30.0  # After the last request was sent.
+REUSED_WITHIN_S = 2.0  # A server closes connections that have been idle for some seconds, perhaps as one asks again.
 SENT_IN_A_ROW = 16  # Requests that are overdue, before answers are looked at again.
 
 Result = TypeVar("Result")
@@ -146,8 +147,8 @@ async def _open_loop(port: int, requests: Sequence[bytes], per_s: float, seconds
         wait_s = due - time.perf_counter()
         if wait_s > 0 or number % SENT_IN_A_ROW == 0:
             await asyncio.sleep(max(wait_s, 0))
-        while idle and idle[-1].is_lost:
-            idle.pop()
+        while idle and idle[-1].is_stale:
+            idle.pop().close()
         if idle:
             idle.pop().ask(request, due)
         else:
@@ -168,6 +169,7 @@ class _Connection(asyncio.Protocol):
         self._tally = tally
         self._free = free  # Called when it may be asked again.
         self._due: float | None = None  # Of the request that is under way.
+        self._idle_since = time.perf_counter()
         self._found = b""
         self._status = 0
         self._missing: int | None = None  # Bytes of the body that have not come; None: the head has not.
@@ -181,6 +183,11 @@ class _Connection(asyncio.Protocol):
         except OSError as error:
             raise ServiceError(f"127.0.0.1:{port}: {error}") from None
         return protocol
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it had better not be asked again."""
+        return self.is_lost or time.perf_counter() > self._idle_since + REUSED_WITHIN_S
 
     def ask(self, request: bytes, due: float, *, sent_already: bool = False) -> None:
         """Send a request; the tally hears of its answer, and counts it as sent unless it did already."""
@@ -216,4 +223,5 @@ class _Connection(asyncio.Protocol):
         if self._missing <= 0 and self._due is not None:
             due, self._due, self._missing = self._due, None, None
             self._tally.answered(self._status, due)
+            self._idle_since = self._tally.last
             self._free(self)
