@@ -1,7 +1,9 @@
 """Metrics for Prometheus. Every label takes values from a fixed list, so the number of series is bounded."""
 
+import os
 from collections import Counter as Counted
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +20,19 @@ MODELS: tuple[ModelName, ...] = ("student", "teacher")
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SONGS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 NATS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0)
+
+
+def forget_dead_processes() -> None:
+    """Take the gauges of workers that were killed out of the folder where those of all workers are.
+
+    A worker that ends well does so itself.
+    """
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    for file in Path(folder).glob("gauge_live*_*.db") if folder else ():
+        try:
+            os.kill(int(file.stem.rpartition("_")[2]), 0)
+        except ProcessLookupError:
+            file.unlink(missing_ok=True)  # Another worker may have been faster.
 
 
 class ManyHistogram(Histogram):
