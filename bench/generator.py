@@ -9,12 +9,11 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import cast
 
 import numpy as np
-import uvloop
 from numpy.typing import NDArray
 
 from data.errors import ServiceError
@@ -22,8 +21,6 @@ from data.errors import ServiceError
 ANSWER_TIMEOUT_S = 30.0  # After the last request was sent.
 REUSED_WITHIN_S = 2.0  # A server closes connections that have been idle for some seconds, perhaps as one asks again.
 SENT_IN_A_ROW = 16  # Requests that are overdue, before answers are looked at again.
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -60,17 +57,12 @@ def closed_loop(
     port: int, requests: Sequence[bytes], *, connections: int, seconds: float, most: int | None = None
 ) -> Load:
     """Ask for so many seconds, or until `most` requests were sent; the callers go through `requests` together."""
-    return _run(_closed_loop(port, requests, connections, seconds, most))
+    return asyncio.run(_closed_loop(port, requests, connections, seconds, most))
 
 
 def open_loop(port: int, requests: Sequence[bytes], *, per_s: float, seconds: float) -> Load:
     """Ask `per_s` times a second on average, at random times, for so many seconds; then wait for what is under way."""
-    return _run(_open_loop(port, requests, per_s, seconds))
-
-
-def _run(work: Coroutine[Any, Any, Result]) -> Result:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+    return asyncio.run(_open_loop(port, requests, per_s, seconds))
 
 
 @dataclass

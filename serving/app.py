@@ -2,8 +2,8 @@
 
 import asyncio
 import zlib
-from collections.abc import Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -103,7 +103,7 @@ async def classify(request: Request) -> Response:
             kind = media_type(request.headers.get("accept", ""))
             body = await _body(request, settings)
             stage = "the answer was not ready"
-            async with _while_connected(request):
+            with _while_connected(request):
                 reply = await _reply(request, body, live)
     except TimeoutError:
         message = f"{stage} within {settings.deadline_s:g} seconds"
@@ -137,8 +137,8 @@ def inflate(body: bytes, most: int) -> bytes:
     return content
 
 
-@asynccontextmanager
-async def _while_connected(request: Request) -> Any:
+@contextmanager
+def _while_connected(request: Request) -> Iterator[None]:
     """Cancel the block when the caller hangs up: nobody would read the answer."""
     task = cast("asyncio.Task[None]", asyncio.current_task())
     watchers: list[asyncio.Task[None]] = []
