@@ -181,7 +181,7 @@ def load(
     """
     if min(seconds, long_seconds) <= 0 or rounds < 1:
         raise ConfigError(f"expected seconds above 0 and at least 1 round, found {seconds}, {long_seconds}, {rounds}")
-    opened = load_bundle(bundle)
+    opened, made_by = load_bundle(bundle), provenance()
     sample = _sample(opened, songs)
     with tqdm(total=5, unit=" parts", disable=None, file=sys.stderr) as progress:
 
@@ -210,7 +210,7 @@ def load(
         overload=overload,
         endurance=endurance,
         targets=targets(throughputs, steady, bulk, overload, endurance),
-        provenance=provenance(),
+        provenance=made_by,
     )
     if page is not None:
         write_block(page, COMMAND, str(measured))
