@@ -26,8 +26,8 @@ from serving.monitoring import Monitoring
 from serving.settings import Settings
 from serving.tokens import Tokens
 
-# To uvicorn, which would take uvloop where it is installed, it is not: uvloop accepts one connection a turn of its loop,
-# so that new callers wait for seconds once the loop is busy. docs/serving/load.md has the figures.
+# Uvicorn would take uvloop where it is installed. But uvloop accepts one connection a turn of its loop, so that new
+# callers wait for seconds once the loop is busy: docs/serving/load.md.
 sys.modules.setdefault("uvloop", None)  # type: ignore[arg-type]
 
 app = data_path()
