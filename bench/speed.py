@@ -89,7 +89,7 @@ def bench(
     opened = load_bundle(bundle)
     cascade = open_cascade(opened, provider=provider, threads=threads)
     if songs is None:
-        sample = _synthetic(max(batches), len(opened.manifest.classes))
+        sample = synthetic(max(batches), len(opened.manifest.classes))
     else:
         table = SongTable(songs)
         check_units(table, opened)
@@ -109,7 +109,8 @@ def bench(
     )
 
 
-def _synthetic(n_songs: int, n_classes: int) -> list[Floats]:
+def synthetic(n_songs: int, n_classes: int) -> list[Floats]:
+    """Return synthetic songs of 120 segments."""
     difficulty = Difficulty()
     genres = draw_genres(max(n_classes, 2), 0, difficulty)
     return list(draw_songs(n_songs, genres, difficulty, np.random.default_rng(0))[0])

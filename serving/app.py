@@ -2,8 +2,8 @@
 
 import asyncio
 import zlib
-from collections.abc import Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ PUBLIC = (
     "format_version", "version", "classes", "units", "features", "threshold_nats", "guarantee", "metrics",
     "metrics_split", "split_songs", "student", "teacher",
 )  # fmt: skip  # Of the manifest; the rest says where the bundle was made.
+MANIFEST = TypeAdapter(Manifest)  # Made once: that takes as long as a model.
 
 
 class PlainRoute(APIRoute):
@@ -102,7 +103,7 @@ async def classify(request: Request) -> Response:
             kind = media_type(request.headers.get("accept", ""))
             body = await _body(request, settings)
             stage = "the answer was not ready"
-            async with _while_connected(request):
+            with _while_connected(request):
                 reply = await _reply(request, body, live)
     except TimeoutError:
         message = f"{stage} within {settings.deadline_s:g} seconds"
@@ -136,8 +137,8 @@ def inflate(body: bytes, most: int) -> bytes:
     return content
 
 
-@asynccontextmanager
-async def _while_connected(request: Request) -> Any:
+@contextmanager
+def _while_connected(request: Request) -> Iterator[None]:
     """Cancel the block when the caller hangs up: nobody would read the answer."""
     task = cast("asyncio.Task[None]", asyncio.current_task())
     watchers: list[asyncio.Task[None]] = []
@@ -233,7 +234,7 @@ router.add_api_route(
 async def model(request: Request) -> Response:
     """Say which bundle answers: classes, threshold and guarantee, and how good it is."""
     manifest = request.app.state.live.engine.bundle.manifest
-    card = TypeAdapter(Manifest).dump_python(manifest, mode="json", include=set(PUBLIC))
+    card = MANIFEST.dump_python(manifest, mode="json", include=set(PUBLIC))
     return _json({name: card[name] for name in PUBLIC} | {"guarantee_text": str(manifest.guarantee)})
 
 

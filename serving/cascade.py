@@ -132,7 +132,7 @@ class Cascade:
         self.teacher = teacher
         self.threshold_nats = threshold_nats
 
-    def answer(self, songs: Sequence[Floats], threshold_nats: float | None = None) -> Answers:
+    def answer(self, songs: Songs, threshold_nats: float | None = None) -> Answers:
         """Return an answer for each of `songs`, (T, 25) raw each; at least one.
 
         The teacher is asked only about songs whose doubt, which is their cross-entropy unless the bundle has thresholds

@@ -4,8 +4,8 @@ Requests under /v1 go on to the data path, those for probes, metrics and documen
 """
 
 import logging
+import random
 import re
-import secrets
 import time
 from contextvars import ContextVar
 from typing import Any
@@ -14,12 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.app import refused
 from serving.monitoring import Monitoring
-from serving.refusal import Refusal, internal_error, unavailable
+from serving.refusal import Reason, Refusal, internal_error, unavailable
 from serving.settings import Settings
 from serving.tokens import Tokens
 
 DATA_PATHS = ("/v1/classify", "/v1/model", "/v1/tradeoff", "/v1/admin/reload")
 BENTOML_PATHS = ("/", "/docs.json", "/schema.json", "/livez", "/healthz", "/readyz", "/metrics")
+BUSY: frozenset[Reason] = frozenset({"too many requests", "queue full", "teacher full"})
+LOG_BUSY_EVERY_S = 1.0
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -43,6 +45,8 @@ class Guard:
         self._bentoml = bentoml
         self._bentoml_paths = frozenset(bentoml_paths)
         self._in_flight = 0
+        self._told_to_come_back = 0  # Since the last line in the log that says so.
+        self._log_busy_at = 0.0
 
     def begin(self, settings: Settings, tokens: Tokens, monitoring: Monitoring) -> None:
         """Take the settings, once BentoML has started the service."""
@@ -58,7 +62,7 @@ class Guard:
         started = time.perf_counter()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        own_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        own_id = given if REQUEST_ID.fullmatch(given) else b"%016x" % random.getrandbits(64)
         request_id.set(own_id.decode())
         status = 0
 
@@ -121,11 +125,11 @@ class Guard:
         path = scope["path"]
         if path not in DATA_PATHS and path not in BENTOML_PATHS:
             path = "other"
-        self._monitoring.requested(path, status, seconds)
         reason = scope.get("segue.refusal")
-        if reason is not None:
-            self._monitoring.refused(reason)
-        if reason is not None or self._settings.log_requests:
+        self._monitoring.requested(path, status, seconds, reason)
+        if reason in BUSY and not self._settings.log_requests:
+            self._log_busy(reason)
+        elif reason is not None or self._settings.log_requests:
             facts: dict[str, Any] = {
                 "path": path,
                 "status": status,
@@ -134,6 +138,14 @@ class Guard:
                 "caller": scope.get("segue.caller"),
             }
             logger.info("request", extra={name: fact for name, fact in facts.items() if fact is not None})
+
+    def _log_busy(self, reason: Reason) -> None:
+        """Log how many requests were told to come back, once a second: a line each would take longer than they do."""
+        self._told_to_come_back += 1
+        now = time.monotonic()
+        if now >= self._log_busy_at:
+            logger.warning("busy", extra={"told_to_come_back": self._told_to_come_back, "reason": reason})
+            self._told_to_come_back, self._log_busy_at = 0, now + LOG_BUSY_EVERY_S
 
 
 def _at_most(most: int, receive: Receive) -> Receive:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 
 from serving.engine import Engine
-from serving.monitoring import Monitoring
+from serving.monitoring import Monitoring, forget_dead_processes
 from serving.settings import Settings
 
 WATCH_EVERY_S = 0.5
@@ -66,6 +66,7 @@ class Live:
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             self.monitoring.flush()
+            forget_dead_processes()
             if self._changed() == self._seen:
                 continue
             self._seen = self._changed()

@@ -1,7 +1,9 @@
 """Metrics for Prometheus. Every label takes values from a fixed list, so the number of series is bounded."""
 
+import os
 from collections import Counter as Counted
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +20,19 @@ MODELS: tuple[ModelName, ...] = ("student", "teacher")
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SONGS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 NATS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0)
+
+
+def forget_dead_processes() -> None:
+    """Take the gauges of workers that were killed out of the folder where those of all workers are.
+
+    A worker that ends well does so itself.
+    """
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    for file in Path(folder).glob("gauge_live*_*.db") if folder else ():
+        try:
+            os.kill(int(file.stem.rpartition("_")[2]), 0)
+        except ProcessLookupError:
+            file.unlink(missing_ok=True)  # Another worker may have been faster.
 
 
 class ManyHistogram(Histogram):
@@ -68,13 +83,13 @@ class Monitoring:
             "segue_workers_with_teacher", "Workers whose teacher is loaded.", multiprocess_mode="livesum", **at
         )
         self._reloads = Counter("segue_reloads", "Bundles that a worker was told to load.", ["result"], **at)
-        self._pending_requests: list[tuple[str, int, float]] = []
+        self._pending_requests: list[tuple[str, int, float, Reason | None]] = []
         self._pending_answers: list[tuple[Answers, NDArray[np.float64], Sequence[str]]] = []
         self._pending_batches: list[tuple[ModelName, Ran]] = []
 
-    def requested(self, path: str, status: int, seconds: float) -> None:
-        """Count a request, at the next `flush`; `path` is one of the service's."""
-        self._pending_requests.append((path, status, seconds))
+    def requested(self, path: str, status: int, seconds: float, refused: Reason | None) -> None:
+        """Count a request, at the next `flush`; `path` is one of the service's, `refused` why it has no answer."""
+        self._pending_requests.append((path, status, seconds, refused))
 
     def answered(
         self, answers: Answers, student_cross_entropy_nats: NDArray[np.float64], classes: Sequence[str]
@@ -85,10 +100,6 @@ class Monitoring:
     def ran(self, model: ModelName, ran: Ran) -> None:
         """Record one batch of a model, and what waits for the next, at the next `flush`."""
         self._pending_batches.append((model, ran))
-
-    def refused(self, reason: Reason) -> None:
-        """Count a request without an answer."""
-        self._refusals.labels(reason).inc()
 
     def bad_songs(self, count: int) -> None:
         """Count songs that broke the contract."""
@@ -111,10 +122,12 @@ class Monitoring:
         requests, self._pending_requests = self._pending_requests, []
         answers, self._pending_answers = self._pending_answers, []
         batches, self._pending_batches = self._pending_batches, []
-        for (path, status), count in Counted((path, status) for path, status, _ in requests).items():
+        for (path, status), count in Counted((path, status) for path, status, _, _ in requests).items():
             self._requests.labels(path, status).inc(count)
-        for path in {path for path, _, _ in requests}:
-            self._request_s.labels(path).observe_many([seconds for one, _, seconds in requests if one == path])
+        for reason, count in Counted(reason for _, _, _, reason in requests if reason is not None).items():
+            self._refusals.labels(reason).inc(count)
+        for path in {path for path, _, _, _ in requests}:
+            self._request_s.labels(path).observe_many([seconds for one, _, seconds, _ in requests if one == path])
         if answers:
             self._flush_answers(answers)
         for model in {model for model, _ in batches}:

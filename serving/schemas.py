@@ -81,6 +81,19 @@ class Reloaded(BaseModel):
     bundle: str
 
 
+def _without_references(model: type[BaseModel]) -> Any:
+    """Return the schema of a request body; FastAPI puts only the models of answers where references lead to."""
+    schema = model.model_json_schema(ref_template="{model}")
+    models = schema.pop("$defs", {})
+
+    def resolved(part: Any) -> Any:
+        if isinstance(part, dict):
+            return models[part["$ref"]] if "$ref" in part else {name: resolved(one) for name, one in part.items()}
+        return [resolved(one) for one in part] if isinstance(part, list) else part
+
+    return resolved(schema)
+
+
 def _binary(description: str) -> dict[str, Any]:
     return {"schema": {"type": "string", "format": "binary", "description": description}}
 
@@ -88,10 +101,7 @@ def _binary(description: str) -> dict[str, Any]:
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
-        JSON: {
-            "schema": ClassifyRequest.model_json_schema(ref_template="#/components/schemas/{model}"),
-            "example": EXAMPLE_REQUEST,
-        },
+        JSON: {"schema": _without_references(ClassifyRequest), "example": EXAMPLE_REQUEST},
         RAW: _binary(f"float32, little-endian, n x 120 x 25: {SONG_BYTES} bytes a song."),
         NPY: _binary("What numpy.save writes of (n, 120, 25), (n, 3000), or one song (segments, 25)."),
         ARROW: _binary("The song table (song_id, segments) as an Arrow IPC stream without compression."),

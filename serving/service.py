@@ -7,6 +7,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -24,6 +25,10 @@ from serving.logs import log_json
 from serving.monitoring import Monitoring
 from serving.settings import Settings
 from serving.tokens import Tokens
+
+# Uvicorn would take uvloop where it is installed. But uvloop accepts one connection a turn of its loop, so that new
+# callers wait for seconds once the loop is busy: docs/serving/load.md.
+sys.modules.setdefault("uvloop", None)  # type: ignore[arg-type]
 
 app = data_path()
 

@@ -35,7 +35,7 @@ class Settings:
     threads: Count = 1  # Threads of each model, in each worker; at small batches one is faster than two.
     max_body_bytes: Count = 32 * 2**20  # Largest body, as received and after gzip.
     max_songs: Count = 1024  # Most songs of a request.
-    max_requests: Count = 1024  # Most requests in flight, in each worker; more get 503.
+    max_requests: Count = 256  # Most requests in flight, in each worker; more get 503, and soon. More only wait longer.
     max_waiting_songs: Count = 4096  # Most songs that wait for a model, in each worker; more get 503.
     batch_songs: Count = 256  # A model's batch takes waiting requests until it has this many songs.
     deadline_s: Seconds = 10.0  # A request that takes longer gets 504.

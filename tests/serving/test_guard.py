@@ -132,6 +132,22 @@ def test_too_many_requests_in_flight_are_told_to_come_back(own_service: OwnServi
     assert service.post(SONG, RAW).status_code == 200
 
 
+def test_busy_times_are_logged_once_a_second(own_service: OwnService, caplog: pytest.LogCaptureFixture) -> None:
+    service = own_service(max_requests=1)
+
+    async def many() -> list[Any]:
+        return await asyncio.gather(
+            *(service.http.post("/v1/classify", content=SONG, headers={"content-type": RAW}) for _ in range(5))
+        )
+
+    with caplog.at_level(logging.INFO, "serving.guard"):
+        service.runner.run(many())
+        service.guard._log_busy_at = 0.0  # A second later.
+        service.runner.run(many())
+    assert [(line.message, vars(line)["told_to_come_back"]) for line in caplog.records] == [("busy", 1), ("busy", 4)]
+    assert service.metric("segue_refusals_total", reason="too many requests") == 8
+
+
 def test_a_request_has_an_id_that_comes_back(own_service: OwnService, caplog: pytest.LogCaptureFixture) -> None:
     service = own_service(log_requests=True)
     with caplog.at_level(logging.INFO, "serving.guard"):

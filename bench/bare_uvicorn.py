@@ -1,0 +1,58 @@
+"""A server to compare with: the same models behind uvicorn and Starlette, without BentoML, and with nothing else.
+
+It checks no song, refuses nobody, counts nothing and logs nothing. `alone` calls the models once a request, as a first
+version would; `batched` has the service's own engine, so that what is left of a difference is the price of the rest.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from data.song import N_FEATURES, WINDOW, Floats
+from serving.bundle import load_bundle
+from serving.cascade import Answers, open_cascade
+from serving.engine import Engine
+from serving.monitoring import Monitoring
+from serving.settings import Settings
+
+SETTINGS = Settings.from_environment()
+
+
+def alone() -> Starlette:
+    """Return an app that runs the models in threads, one call a request."""
+    cascade = open_cascade(load_bundle(SETTINGS.bundle), threads=SETTINGS.threads)
+
+    async def answer(songs: Floats) -> Answers:
+        return await asyncio.to_thread(cascade.answer, songs)
+
+    return _app(answer)
+
+
+def batched() -> Starlette:
+    """Return an app that batches songs across requests."""
+    engine = Engine.open(SETTINGS, Monitoring(), teacher_must_load=True)
+
+    async def answer(songs: Floats) -> Answers:
+        return (await engine.answer(songs, engine.bundle.manifest.threshold_nats)).answers
+
+    return _app(answer)
+
+
+def _app(answer: Callable[[Floats], Awaitable[Answers]]) -> Starlette:
+    async def classify(request: Request) -> Response:
+        songs = np.frombuffer(await request.body(), "<f4").reshape(-1, WINDOW, N_FEATURES)
+        answers = await answer(songs)
+        content = {field.name: getattr(answers, field.name).tolist() for field in dataclasses.fields(answers)}
+        return Response(orjson.dumps(content), media_type="application/json")
+
+    async def ready(_: Request) -> Response:
+        return Response()
+
+    return Starlette(routes=[Route("/classify", classify, methods=["POST"]), Route("/readyz", ready)])

@@ -1,0 +1,110 @@
+"""The servers that are measured, each a process of its own: the service, and what it is compared with."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from data.errors import ServiceError
+
+ServerName = Literal["service", "plain BentoML", "bare uvicorn", "bare uvicorn, batched"]
+START_TIMEOUT_S, STOP_TIMEOUT_S = 120.0, 60.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+
+    def resident_bytes(self) -> int:
+        """Return the memory that the server's processes hold in pages of their own; Linux only."""
+        return sum(map(_anonymous_bytes, _family(self.process.pid)))
+
+
+@contextmanager
+def serving(name: ServerName, bundle: Path) -> Iterator[Server]:
+    """Run a server on the models of `bundle`, with its default settings, until the block ends; it is ready by then."""
+    port = _free_port()
+    with TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        environment = _environment(bundle, Path(folder))
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *_words(name, bundle, port)],
+                env=environment, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        try:
+            _wait_until_ready(process, port, log)
+            yield Server(process, port)
+        finally:
+            _stop(process)
+
+
+def _words(name: ServerName, bundle: Path, port: int) -> Sequence[str]:
+    at = ("--host", "127.0.0.1", "--port", str(port))
+    match name:
+        case "service":
+            return ("segue", "serve", str(bundle), *at)
+        case "plain BentoML":
+            return ("bentoml", "serve", "bench.plain_bentoml:PlainBentoML", *at)
+        case _:
+            app = "batched" if name.endswith("batched") else "alone"
+            return ("uvicorn", f"bench.bare_uvicorn:{app}", "--factory", "--no-access-log", *at)
+
+
+def _environment(bundle: Path, home: Path) -> dict[str, str]:
+    """Return this process's environment without what would set a server, and with its bundle."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("BENTOML", "PROMETHEUS", "SEGUE"))
+    }
+    return kept | {"SEGUE_BUNDLE": str(bundle.resolve()), "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"}
+
+
+def _free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port: int = trial.getsockname()[1]
+        return port
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise ServiceError(f"the server did not become ready; it says:\n{log.read_text()}")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # It has a session, and so a group, of its own.
+        process.wait()
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from _family(int(child))
+
+
+def _anonymous_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
