@@ -15,13 +15,11 @@ from data.song import Ints
 from export.promise import p_value_of_errors, p_value_of_losses, songs_for_accuracy, songs_for_losses
 from serving.bundle import Guarantee, Target
 from serving.cascade import Bools, Opinion, falls_back
-from serving.tradeoff import answers
 
 THRESHOLDS = 101  # Grid points from 0 to log(n_classes), fixed before any song is seen.
 SHAPE_SHARE = 0.25  # Of the calibration songs.
 LEAST_SONGS = 20  # Labelled calibration songs; with fewer not even a temperature means anything.
 PRIOR_SONGS = 20  # The scale of a class is drawn towards that of all classes as if by so many songs.
-ALL_FALL_BACK = -1.0  # A threshold in nats that accepts no answer of the student.
 MOST_APART = 4.0  # A scale is at most so many times that of all classes, or so small a part of it.
 
 
@@ -90,7 +88,7 @@ def fit_class_scales(student: Opinion, teacher: Opinion, labels: Ints) -> tuple[
     """
     n_classes: int = student.probs.shape[1]
     doubt, choice = student.cross_entropy_nats, student.probs.argmax(axis=1)
-    gain = (answers(student, teacher, ALL_FALL_BACK).choice == labels).astype(float) - (choice == labels)
+    gain = (teacher.probs.argmax(axis=1) == labels).astype(float) - (choice == labels)
     gained = np.bincount(choice, gain * doubt, n_classes)
     squares = np.bincount(choice, np.square(doubt), n_classes)
     overall = gained.sum() / max(squares.sum(), TINY)
@@ -141,8 +139,7 @@ def _by_accuracy(student: Opinion, teacher: Opinion, labels: Ints, goal: Goal, s
     grid = np.linspace(0.0, np.log(student.probs.shape[1]), THRESHOLDS)
     order = np.random.default_rng(seed).permutation(len(labels))  # Bets are placed on one song after the other.
     student_right, teacher_right = ((one.probs.argmax(axis=1) == labels)[order] for one in (student, teacher))
-    fallen_right = (answers(student, teacher, ALL_FALL_BACK).choice == labels)[order]
-    right = np.where(falls_back(student.take(order), grid[:, None]), fallen_right, student_right)
+    right = np.where(falls_back(student.take(order), grid[:, None]), teacher_right, student_right)
     means = right.mean(axis=1)
     passed = list(takewhile(lambda one: _is_promised(goal, one, teacher_right), right))
     reached = np.flatnonzero(means >= (goal.asked if goal.target == "accuracy" else means.max() - goal.asked / 100))

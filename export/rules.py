@@ -2,8 +2,8 @@
 
 A signal orders the songs by doubt: the student's cross-entropy `-log max p` (the cascade's), its entropy, the margin
 between its two best classes, and a learned one, a cross-fitted logistic regression on the student's sorted
-log-probabilities that predicts "teacher right, student wrong". For a song that fell back the surer of the two answers
-stands (the cascade's rule), or the teacher's, or that of the mean of both probabilities. Everything is measured over
+log-probabilities that predicts "teacher right, student wrong". For a song that fell back the teacher's answer stands
+(the cascade's rule), or the surer of the two, or that of the mean of both probabilities. Everything is measured over
 the whole dial, since a rule that wins at one threshold is of little use; intervals hold 95 % of a paired bootstrap over
 songs.
 
@@ -35,16 +35,14 @@ from data.metrics import TINY, Probs
 from data.provenance import Provenance, provenance
 from data.song import Ints
 from data.table import SongTable
-from export.calibration import ALL_FALL_BACK
 from serving.bundle import load_bundle
 from serving.cascade import Bools, Opinion, open_cascade
 from serving.evaluate import labelled, opinion_of
-from serving.tradeoff import answers
 
 Doubles = NDArray[np.float64]
 
 SIGNALS = ("-log max p", "entropy", "margin", "learned")
-FALLBACKS = ("surer of the two", "teacher", "mean of the two")
+FALLBACKS = ("teacher", "surer of the two", "mean of the two")
 DEFAULT = (SIGNALS[0], FALLBACKS[0])
 RATES = (0.2, 0.5, 1.0)  # Fallback rates that the accuracy is stated at.
 RESAMPLES = 1000
@@ -192,8 +190,8 @@ def compare(name: str, parts: Sequence[Songs], seed: int = 0) -> Compared:
     student_right, teacher_right = (one.probs.argmax(axis=1) == labels for one in (student, teacher))
     signals = signals_of(student.probs, teacher_right & ~student_right, groups)
     fallbacks = {
-        FALLBACKS[0]: answers(student, teacher, ALL_FALL_BACK).choice == labels,
-        FALLBACKS[1]: teacher_right,
+        FALLBACKS[0]: teacher_right,
+        FALLBACKS[1]: np.where(teacher.cross_entropy_nats < student.cross_entropy_nats, teacher_right, student_right),
         FALLBACKS[2]: (student.probs + teacher.probs).argmax(axis=1) == labels,
     }
     n = len(labels)

@@ -136,7 +136,7 @@ class Cascade:
         """Return an answer for each of `songs`, (T, 25) raw each; at least one.
 
         The teacher is asked only about songs whose doubt, which is their cross-entropy unless the bundle has thresholds
-        per class, is not at or below the threshold; its answer stands where its cross-entropy is the smaller one.
+        per class, is not at or below the threshold; what it says stands.
         """
         threshold = self.threshold_nats if threshold_nats is None else threshold_nats
         return route(
@@ -146,6 +146,8 @@ class Cascade:
 
 def route(student: Opinion, threshold_nats: float, ask_teacher: Callable[[Ints], Opinion]) -> Answers:
     """Return the cascade's answers, given the student's opinion of every song.
+
+    A song that falls back is answered by the teacher, or by the student where the teacher's answer is not a number.
 
     Args:
         student: the student's opinion of n songs.
@@ -159,8 +161,8 @@ def route(student: Opinion, threshold_nats: float, ask_teacher: Callable[[Ints],
         return Answers(student.probs, student.cross_entropy_nats, by_teacher, hard, student.windows)
     rows = np.flatnonzero(hard)
     teacher = ask_teacher(rows)
-    surer = teacher_is_surer(student.cross_entropy_nats[rows], teacher.cross_entropy_nats)
-    rows, teacher = rows[surer], teacher.take(np.flatnonzero(surer))
+    known = np.flatnonzero(~np.isnan(teacher.cross_entropy_nats))
+    rows, teacher = rows[known], teacher.take(known)
     probs, cross_entropy, windows = student.probs.copy(), student.cross_entropy_nats.copy(), student.windows.copy()
     probs[rows], cross_entropy[rows], windows[rows] = teacher.probs, teacher.cross_entropy_nats, teacher.windows
     by_teacher[rows] = True
@@ -174,12 +176,6 @@ def falls_back(student: Opinion, threshold_nats: float | NDArray[np.float64]) ->
     """
     falls: Bools = ~(student.doubt_nats <= threshold_nats)
     return falls
-
-
-def teacher_is_surer(student: NDArray[np.float64], teacher: NDArray[np.float64]) -> Bools:
-    """Return where, after falling back, the teacher's cross-entropy in nats is the smaller of the two."""
-    surer: Bools = (teacher < student) | (np.isnan(student) & ~np.isnan(teacher))
-    return surer
 
 
 def threshold_or_default(threshold_nats: float | None, bundle: Bundle) -> float:

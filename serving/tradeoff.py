@@ -27,8 +27,8 @@ def tradeoff(
     """
     student_us = student_us_per_window * float(student.windows.mean())
     student_right = student.probs.argmax(axis=1) == labels
-    fallen_right = answers(student, teacher, -1.0).choice == labels
-    gains = np.sort(fallen_right.astype(int) - student_right)[::-1]
+    teacher_right = teacher.probs.argmax(axis=1) == labels
+    gains = np.sort(teacher_right.astype(int) - student_right)[::-1]
     best_gain = np.concatenate([[0], np.cumsum(gains)])
     rows = []
     for threshold in thresholds(student):
@@ -40,7 +40,7 @@ def tradeoff(
                 fallback_rate=rate,
                 accuracy=float((found.choice == labels).mean()),
                 us_per_song=student_us + teacher_us_per_window * float(found.fell_back @ teacher.windows) / len(labels),
-                random_accuracy=float((1 - rate) * student_right.mean() + rate * fallen_right.mean()),
+                random_accuracy=float((1 - rate) * student_right.mean() + rate * teacher_right.mean()),
                 oracle_accuracy=float(student_right.mean() + best_gain[found.fell_back.sum()] / len(labels)),
             )
         )

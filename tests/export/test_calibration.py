@@ -47,7 +47,7 @@ def world(n: int, seed: int = 0) -> tuple[Opinion, Opinion, Ints]:
 
 def cascade_right(student: Opinion, teacher: Opinion, labels: Ints, threshold_nats: float) -> Array:
     """Return which songs the cascade gets right, by a rule written plainly."""
-    own = (student.doubt_nats <= threshold_nats) | (student.cross_entropy_nats <= teacher.cross_entropy_nats)
+    own = student.doubt_nats <= threshold_nats
     right: Array = np.where(own[:, None], student.probs, teacher.probs).argmax(axis=1) == labels
     return right
 
@@ -141,9 +141,9 @@ def test_few_songs_support_no_promise_and_say_how_many_would() -> None:
 
 
 def test_what_is_not_so_is_out_of_reach_of_any_number_of_songs() -> None:
-    """On fallback the surer model answers, here always the student, and it is always wrong."""
+    """A student that is certain to the last digit is believed at threshold zero too, and here it is always wrong."""
     labels = np.zeros(400, np.int64)
-    student, teacher = opinion_of(np.tile([0.0, 9, 0, 0], (400, 1))), opinion_of(np.tile([5.0, 0, 0, 0], (400, 1)))
+    student, teacher = opinion_of(np.tile([0.0, 999, 0, 0], (400, 1))), opinion_of(np.tile([5.0, 0, 0, 0], (400, 1)))
     _, guarantee = choose_threshold(student, teacher, labels, Goal("within", 5, 1 - ALPHA), COSTS)
     assert (guarantee.kept, guarantee.songs_needed) == (False, None)
     assert "more like these would not either" in str(guarantee)
@@ -160,13 +160,13 @@ def test_kept_promises_say_so() -> None:
 
 def test_an_accuracy_that_is_measured_only_says_so() -> None:
     student, teacher, labels = world(100)
-    threshold, guarantee = choose_threshold(student, teacher, labels, Goal("accuracy", 0.9, 1 - ALPHA), COSTS)
+    threshold, guarantee = choose_threshold(student, teacher, labels, Goal("accuracy", 0.93, 1 - ALPHA), COSTS)
     grid = np.linspace(0, log(4), 101)
     right = np.array([cascade_right(student, teacher, labels, one).mean() for one in grid])
-    assert threshold == pytest.approx(grid[right >= 0.9].max())
+    assert threshold == pytest.approx(grid[right >= 0.93].max())
     assert not guarantee.kept
-    assert guarantee.measured >= 0.9
-    assert "they cannot support an accuracy of at least 0.9" in str(guarantee)
+    assert guarantee.measured >= 0.93
+    assert "they cannot support an accuracy of at least 0.93" in str(guarantee)
 
 
 @settings(max_examples=20, deadline=None)
@@ -214,7 +214,7 @@ def test_a_speed_lets_as_many_songs_fall_back_as_it_can_afford(seed: int, songs_
         (
             "accuracy",
             0.97,
-            r"accuracy: expected at most 0\.950, which is the best that any threshold gives on 500 calibration songs "
+            r"accuracy: expected at most 0\.962, which is the best that any threshold gives on 500 calibration songs "
             r"\(the teacher alone: 0\.960\), found 0\.97",
         ),
     ],

@@ -49,7 +49,7 @@ def plain_answer(student: NDArray[np.float32], teacher: NDArray[np.float32], thr
     ours, theirs = plain_cross_entropy(student), plain_cross_entropy(teacher)
     if ours <= threshold_nats:
         return Plain("student", False, ours)
-    if math.isnan(theirs) or theirs >= ours:
+    if math.isnan(theirs):
         return Plain("student", True, ours)
     return Plain("teacher", True, theirs)
 
@@ -78,23 +78,32 @@ def test_route_is_a_plain_loop_over_the_songs(logits: Floats, threshold: float) 
     found = route(student, threshold, ask)
     for row in range(len(logits)):
         expected = plain_answer(logits[row, :K], logits[row, K:], threshold)
-        close_call = np.isclose(student.cross_entropy_nats[row], [threshold, teacher.cross_entropy_nats[row]]).any()
-        if not close_call:
+        if not np.isclose(student.cross_entropy_nats[row], threshold):
             assert (found.answered_by(row), found.fell_back[row]) == (expected.by, expected.fell_back)
             assert found.windows[row] == (9 if expected.by == "teacher" else 1)
-        np.testing.assert_allclose(found.cross_entropy_nats[row], expected.cross_entropy_nats, atol=1e-9)
+            np.testing.assert_allclose(found.cross_entropy_nats[row], expected.cross_entropy_nats, atol=1e-9)
         source = teacher if found.by_teacher[row] else student
         np.testing.assert_array_equal(found.probs[row], source.probs[row])
     assert [rows.tolist() for rows in asked] == [np.flatnonzero(found.fell_back).tolist()] * bool(found.fell_back.any())
 
 
-def test_ties_go_to_the_student() -> None:
+def test_a_song_at_the_threshold_is_the_students() -> None:
     tied = opinion_of(np.array([[0.5, 0, 0], [2, 1, 0]], np.float32))
     accepted = route(tied, float(tied.cross_entropy_nats[0]), tied.take)
     assert not accepted.fell_back[0]
-    fallen = route(tied, 0.0, tied.take)
-    assert fallen.fell_back.all()
-    assert not fallen.by_teacher.any()
+
+
+def test_what_fell_back_is_the_teachers_however_sure_the_student_was() -> None:
+    sure, unsure = (opinion_of(np.array([logits], np.float32)) for logits in ([9, 0, 0], [0, 0.1, 0]))
+    answers = route(sure, 0.0, unsure.take)
+    assert answers.by_teacher.tolist() == [True]
+    assert answers.choice.tolist() == [1]
+
+
+def test_the_student_answers_where_the_teacher_does_not_know() -> None:
+    lost = opinion_of(np.full((1, K), np.nan, np.float32))
+    answers = route(opinion_of(np.array([[1, 0, 0]], np.float32)), 0.0, lost.take)
+    assert (answers.fell_back[0], answers.answered_by(0), answers.choice[0]) == (True, "student", 0)
 
 
 def test_threshold_zero_asks_the_teacher_about_every_uncertain_song() -> None:

@@ -31,11 +31,6 @@ def is_right(opinion: Opinion, row: int, labels: Ints) -> bool:
     return bool(opinion.probs[row].argmax() == labels[row])
 
 
-def right_after_falling_back(student: Opinion, teacher: Opinion, row: int, labels: Ints) -> bool:
-    surer = teacher if teacher.cross_entropy_nats[row] < student.cross_entropy_nats[row] else student
-    return is_right(surer, row, labels)
-
-
 @pytest.mark.parametrize("n", [1, 2, 7, 500])
 def test_every_row_is_a_plain_loop_over_the_songs(n: int) -> None:
     student, teacher, labels = draw(n, seed=n)
@@ -45,9 +40,7 @@ def test_every_row_is_a_plain_loop_over_the_songs(n: int) -> None:
             falls = student.cross_entropy_nats[row] > found.threshold_nats
             fallen += falls
             cost += 3.0 * student.windows[row] + 100.0 * falls * teacher.windows[row]
-            right += (
-                right_after_falling_back(student, teacher, row, labels) if falls else is_right(student, row, labels)
-            )
+            right += is_right(teacher if falls else student, row, labels)
         assert found.fallback_rate == pytest.approx(fallen / n)
         assert found.accuracy == pytest.approx(right / n)
         assert found.us_per_song == pytest.approx(cost / n)
@@ -58,7 +51,7 @@ def test_every_row_is_a_plain_loop_over_the_songs(n: int) -> None:
 def test_oracle_and_random_are_the_best_and_the_mean_of_all_choices(n: int, seed: int) -> None:
     student, teacher, labels = draw(n, seed)
     own = [is_right(student, row, labels) for row in range(n)]
-    fallen = [right_after_falling_back(student, teacher, row, labels) for row in range(n)]
+    fallen = [is_right(teacher, row, labels) for row in range(n)]
     for found in tradeoff(student, teacher, labels, student_us_per_window=1.0, teacher_us_per_window=1.0):
         songs = round(found.fallback_rate * n)
         accuracies = [
@@ -92,8 +85,7 @@ def test_an_evaluation_is_a_plain_loop_over_the_songs() -> None:
     probs, fallen, same = [], 0, 0
     for row in range(400):
         falls = student.cross_entropy_nats[row] > 0.6
-        by_teacher = falls and teacher.cross_entropy_nats[row] < student.cross_entropy_nats[row]
-        probs.append((teacher if by_teacher else student).probs[row])
+        probs.append((teacher if falls else student).probs[row])
         fallen += falls
         same += student.probs[row].argmax() == teacher.probs[row].argmax()
     assert (found.songs, found.threshold_nats) == (400, 0.6)
