@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,20 @@ def test_the_service_describes_every_path_with_examples_that_work(service: Clien
     (answer,) = service.post(json.dumps(example).encode()).json()["songs"]
     assert answer["id"] == "try-me"
     assert "genre" in answer
+
+
+def test_the_page_asks_nobody_else_and_shows_no_more_than_there_is(service: Client) -> None:
+    page = service.get("/").text
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert [path for path in loaded if not path.startswith("data:")]
+    for path in loaded:
+        assert path.startswith(("./static_content/", "data:"))
+        assert path.startswith("data:") or service.get(path.removeprefix(".")).status_code == 200
+    assert "<script>" not in page
+    described = service.get("/docs.json")
+    assert described.json()["info"]["title"] == "Segue"
+    assert "bento" not in described.text.lower()
+    assert described.content == service.get("/docs.json").content
 
 
 def test_the_model_and_its_trade_off_can_be_read(service: Client, bundle: Path) -> None:
