@@ -35,7 +35,7 @@ class Load:
     @property
     def good_per_s(self) -> float:
         """Answers with status 200 a second."""
-        return self.statuses.get(200, 0) / self.seconds
+        return self.statuses.get(200, 0) / self.seconds if self.statuses else 0.0
 
     @property
     def failed(self) -> int:
@@ -94,7 +94,7 @@ class _Tally:
 
     def load(self) -> Load:
         latencies_ms = np.array(self.latencies_s) * 1e3
-        return Load(self.last - self.started, dict(self.statuses), self.broken + self.under_way, latencies_ms)
+        return Load(max(self.last - self.started, 0.0), dict(self.statuses), self.broken + self.under_way, latencies_ms)
 
 
 async def _closed_loop(

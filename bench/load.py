@@ -7,6 +7,8 @@ Example:
     python -m bench.load artifacts/bundle --songs artifacts/demo/test.arrow
 """
 
+import os
+import resource
 import statistics
 import sys
 import time
@@ -125,6 +127,7 @@ class LoadBenchmark:
     bundle: Path
     version: str
     fallback_rate: float  # Of the songs it was measured on.
+    others_share: float  # Of the machine's processor time, used by processes that have nothing to do with this.
     throughputs: tuple[Throughput, ...]
     steady: Steady
     bulk: Bulk
@@ -156,7 +159,8 @@ class LoadBenchmark:
             f"come back and {over.otherwise} lost; p99 of the answered {over.p99_ms:,.0f} ms.\n"
             f"Memory: {last.first_bytes / 1e6:.0f} MB after {last.first_requests:,} requests, "
             f"{last.all_bytes / 1e6:.0f} MB after {last.all_requests:,}.\n\n"
-            f"{self.fallback_rate:.0%} of the songs fell back. {self.provenance.time[:10]}, commit "
+            f"{self.fallback_rate:.0%} of the songs fell back; other processes used {self.others_share:.0%} of the "
+            f"machine meanwhile. {self.provenance.time[:10]}, commit "
             f"{self.provenance.commit}, {self.provenance.machine}"
         )
 
@@ -183,6 +187,7 @@ def load(
         raise ConfigError(f"expected seconds above 0 and at least 1 round, found {seconds}, {long_seconds}, {rounds}")
     opened, made_by = load_bundle(bundle), provenance()
     sample = _sample(opened, songs)
+    before = _processor_seconds()
     with tqdm(total=5, unit=" parts", disable=None, file=sys.stderr) as progress:
 
         def done(part: str) -> None:
@@ -200,10 +205,12 @@ def load(
             done("overload")
         endurance = _endurance(bundle, sample)
         done("memory")
+    whole, busy, own = (now - then for now, then in zip(_processor_seconds(), before, strict=True))
     measured = LoadBenchmark(
         bundle=bundle,
         version=opened.manifest.version,
         fallback_rate=float(open_cascade(opened).answer(sample).fell_back.mean()),
+        others_share=(busy - own) / whole,
         throughputs=throughputs,
         steady=steady,
         bulk=bulk,
@@ -252,6 +259,18 @@ def targets(
             endurance.all_bytes / endurance.first_bytes,
         ),
     )
+
+
+def _processor_seconds() -> tuple[float, float, float]:
+    """Return the processor time of the machine, of all processes, and of this one with its ended children; Linux."""
+    ticks = [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    idle = sum(ticks[3:5])
+    own = sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    )
+    per_s = os.sysconf("SC_CLK_TCK")
+    return sum(ticks) / per_s, (sum(ticks) - idle) / per_s, own
 
 
 def _sample(bundle: Bundle, songs: Path | None) -> Floats:

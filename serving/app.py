@@ -223,8 +223,11 @@ router.add_api_route(
     openapi_extra={
         "requestBody": schemas.REQUEST_BODY,
         "parameters": [
-            {"name": "mode", "in": "query", "schema": {"enum": ["fast", "balanced", "accurate"], "type": "string"}},
-            {"name": "threshold", "in": "query", "schema": {"type": "number", "minimum": 0}},
+            {"name": name, "in": "query", "description": schemas.DIAL[name], "schema": schema}
+            for name, schema in {
+                "mode": {"enum": ["fast", "balanced", "accurate"], "type": "string"},
+                "threshold": {"type": "number", "minimum": 0},
+            }.items()
         ],
     },
 )

@@ -28,7 +28,7 @@ SECURITY_HEADERS = (
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
-    # BentoML's page of documentation calls a tracker; this keeps it to itself.
+    # Swagger's page has styles in its elements and pictures in its style sheet.
     (b"content-security-policy", b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"),
 )
 

@@ -9,7 +9,31 @@ from serving.bodies import ARROW, JSON, NPY, RAW, SONG_BYTES, Mode
 from serving.cascade import AnsweredBy
 
 EXAMPLE_SEGMENT = [45, *[0] * 11, *[0.5] * 12, -20]
+DIAL = {
+    "threshold": "Nats above which a song falls back to the teacher.",
+    "mode": "fast: student only; balanced: the bundle's threshold; accurate: the teacher is asked about all songs.",
+}
 EXAMPLE_REQUEST: Any = {"songs": [{"id": "try-me", "segments": [EXAMPLE_SEGMENT]}]}
+EXAMPLE_RESPONSE: Any = {
+    "songs": [
+        {
+            "id": "try-me",
+            "genre": "Jazz",
+            "probabilities": {"Jazz": 0.9, "Folk": 0.1},
+            "cross_entropy_nats": 0.105,
+            "answered_by": "teacher",
+            "windows": 1,
+            "degraded": False,
+        },
+        {
+            "id": "too-loud",
+            "error": "song 'too-loud', segment 0: expected loudness_start_db between -60 and 0, found 3",
+        },
+    ],
+    "bundle": "fc1c3a0f6665",
+    "mode": "balanced",
+    "threshold": 0.3,
+}
 
 
 class SongIn(BaseModel):
@@ -33,10 +57,8 @@ class ClassifyRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": EXAMPLE_REQUEST})
 
     songs: list[SongIn] = Field(min_length=1)
-    threshold: float | None = Field(None, ge=0, description="Nats above which a song falls back to the teacher.")
-    mode: Mode | None = Field(
-        None, description="fast: student only; balanced: the bundle's threshold; accurate: all songs."
-    )
+    threshold: float | None = Field(None, ge=0, description=DIAL["threshold"])
+    mode: Mode | None = Field(None, description=DIAL["mode"])
 
 
 class Answer(BaseModel):
@@ -62,6 +84,8 @@ class SongError(BaseModel):
 
 class ClassifyResponse(BaseModel):
     """The answers, in the order of the songs."""
+
+    model_config = ConfigDict(json_schema_extra={"example": EXAMPLE_RESPONSE})
 
     songs: list[Answer | SongError]
     bundle: str = Field(description="Version of the bundle that answered.")

@@ -23,6 +23,7 @@ from serving.guard import BENTOML_PATHS, Guard
 from serving.live import Live
 from serving.logs import log_json
 from serving.monitoring import Monitoring
+from serving.pages import Pages
 from serving.settings import Settings
 from serving.tokens import Tokens
 
@@ -41,7 +42,8 @@ class GuardedService(Service[Any]):
         settings = Settings.from_environment()
         pages = Path(bentoml_server.__file__).parent / "static_content"
         files = tuple(f"/static_content/{file.name}" for file in pages.iterdir())
-        guard = Guard(app, super().to_asgi(is_main), (*BENTOML_PATHS, *files))
+        behind = Pages(super().to_asgi(is_main), lambda: self.openapi_spec.asdict())
+        guard = Guard(app, behind, (*BENTOML_PATHS, *files))
         app.state.guard = guard
         if not settings.cors_origins:
             return guard

@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from data.table import SongTable
 from serving.bodies import READERS
 from serving.bundle import load_bundle
 from serving.cascade import open_cascade
@@ -86,14 +88,16 @@ def test_answers_come_in_the_order_of_the_songs(service: Client) -> None:
         assert alone["cross_entropy_nats"] == pytest.approx(answer["cross_entropy_nats"], abs=1e-5)
 
 
-def test_the_threshold_of_a_request_overrides_the_bundles(service: Client) -> None:
-    songs = [song(f"song-{n}", random_segments(400, seed=n).tolist()) for n in range(8)]
-    none_fall, all_fall = (service.classify(songs, threshold=nats).json() for nats in (2.0, 0.0))
-    assert (none_fall["threshold"], all_fall["threshold"]) == (2.0, 0.0)
-    assert {(one["answered_by"], one["windows"]) for one in none_fall["songs"]} == {("student", 1)}
-    assert ("teacher", 3) in {(one["answered_by"], one["windows"]) for one in all_fall["songs"]}
-    for easy, hard in zip(none_fall["songs"], all_fall["songs"], strict=True):
-        assert hard["cross_entropy_nats"] <= easy["cross_entropy_nats"]
+def test_the_threshold_of_a_request_overrides_the_bundles(service: Client, bundle: Path, mixed_songs: Path) -> None:
+    segments = SongTable(mixed_songs).songs(range(60))
+    songs = [song(f"song-{n}", one.tolist()) for n, one in enumerate(segments)]
+    cascade = open_cascade(load_bundle(bundle))
+    for nats, who in ((2.0, {"student"}), (0.0, {"student", "teacher"})):
+        body, expected = service.classify(songs, threshold=nats).json(), cascade.answer(segments, nats)
+        assert body["threshold"] == nats
+        assert [one["answered_by"] for one in body["songs"]] == [expected.answered_by(row) for row in range(60)]
+        assert [one["windows"] for one in body["songs"]] == expected.windows.tolist()
+        assert {one["answered_by"] for one in body["songs"]} == who
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -231,6 +235,20 @@ def test_the_service_describes_every_path_with_examples_that_work(service: Clien
     (answer,) = service.post(json.dumps(example).encode()).json()["songs"]
     assert answer["id"] == "try-me"
     assert "genre" in answer
+
+
+def test_the_page_asks_nobody_else_and_shows_no_more_than_there_is(service: Client) -> None:
+    page = service.get("/").text
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert [path for path in loaded if not path.startswith("data:")]
+    for path in loaded:
+        assert path.startswith(("./static_content/", "data:"))
+        assert path.startswith("data:") or service.get(path.removeprefix(".")).status_code == 200
+    assert "<script>" not in page
+    described = service.get("/docs.json")
+    assert described.json()["info"]["title"] == "Segue"
+    assert "bento" not in described.text.lower()
+    assert described.content == service.get("/docs.json").content
 
 
 def test_the_model_and_its_trade_off_can_be_read(service: Client, bundle: Path) -> None:
