@@ -102,6 +102,7 @@ def states(window: Window, network: RecurrentNetwork, lowering: Lowering, int8: 
     step = _step(folded, pooled=pooled)
     size = writer.op("Shape", inputs, start=1, end=2)
     zeros = writer.op("ConstantOfShape", writer.op("Concat", size, writer.ints(folded.state), axis=0))
+    zeros = writer.shaped(zeros, "n", folded.state)
     carry = [zeros] * ((2 if folded.cell == "lstm" else 1) + 2 * pooled)
     run = _scan if lowering == "scan" else _unroll
     final = run(writer, inputs, carry, step)
@@ -131,8 +132,8 @@ def _rnn_step(writer: Writer, folded: Folded, driven: str, carry: Sequence[str])
 def _gru_step(writer: Writer, folded: Folded, driven: str, carry: Sequence[str]) -> list[str]:
     """H' = n + z * (h - n), where the reset gate scales the product."""
     op = writer.op
-    products = writer.split(_product(writer, folded, carry[0]), 3, axis=-1)
-    inputs = writer.split(driven, 3, axis=-1)
+    products = writer.split(_product(writer, folded, carry[0]), 3, axis=1)
+    inputs = writer.split(driven, 3, axis=1)
     reset, keep = (
         op("Sigmoid", _norm(writer, folded, gate, op("Add", inputs[gate], products[gate]))) for gate in (0, 1)
     )
@@ -145,7 +146,7 @@ def _lstm_step(writer: Writer, folded: Folded, driven: str, carry: Sequence[str]
     """C' = f * c + i * tanh(g), h' = o * tanh(c')."""
     op = writer.op
     sums = _sums(writer, folded, driven, carry[0])
-    gates = [_norm(writer, folded, gate, part) for gate, part in enumerate(writer.split(sums, 4, axis=-1))]
+    gates = [_norm(writer, folded, gate, part) for gate, part in enumerate(writer.split(sums, 4, axis=1))]
     entry, forget, output = (op("Sigmoid", gates[gate]) for gate in (0, 1, 2))
     cell = op("Add", op("Mul", forget, carry[1]), op("Mul", entry, op("Tanh", gates[3])))
     return [op("Mul", output, op("Tanh", cell)), cell]
@@ -161,7 +162,8 @@ CELL_STEPS: dict[Cell, Callable[[Writer, Folded, str, Sequence[str]], list[str]]
 def _sums(writer: Writer, folded: Folded, driven: str, state: str) -> str:
     """Return W_x x + W_h h."""
     if folded.int8:
-        return writer.op("Add", _product(writer, folded, state), driven)
+        # Not `Add`, which ONNX Runtime makes one Gemm with the product of, and that one it would do in float32.
+        return writer.op("Sum", _product(writer, folded, state), driven)
     return writer.op("Gemm", state, writer.tensor(folded.recurrent), driven)
 
 

@@ -25,12 +25,22 @@ class Writer:
         self._outer = outer
         self._tensors: dict[bytes, onnx.TensorProto] = {}
         self._names = 0
+        self._shapes: list[onnx.ValueInfoProto] = []
 
     def op(self, kind: str, *inputs: str, outputs: Sequence[str] = (), **attributes: Any) -> str:
         """Append an operator and return the name of its output, or of the first of `outputs`."""
         names = list(outputs) or [self.name(kind)]
         self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
         return names[0]
+
+    def shaped(self, value: str, *shape: str | int) -> str:
+        """State the shape of a real value that cannot be inferred, "n" for the number of songs; return the value.
+
+        ONNX Runtime shares memory between values of known shapes only. Where all of an unrolled recurrence's are
+        unknown, planning their memory takes it seconds.
+        """
+        self._shapes.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, shape))
+        return value
 
     def split(self, value: str, n: int, *, axis: int) -> list[str]:
         """Return `n` equal parts of a value along an axis."""
@@ -73,6 +83,7 @@ class Writer:
             [helper.make_tensor_value_info(SEGMENTS, TensorProto.FLOAT, ["n", WINDOW, N_FEATURES])],
             [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["n", n_classes])],
             list(self._tensors.values()),
+            value_info=self._shapes,
         )
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="segue"

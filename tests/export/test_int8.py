@@ -1,8 +1,11 @@
 """Int8 graphs: products are what the rounding says, and answers stay close and do not depend on the batch."""
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
@@ -11,6 +14,7 @@ from export.graphs.build import can_round, graph_of
 from export.graphs.int8 import Int8
 from export.graphs.writer import Writer
 from export.parity import edge_windows, network_logits
+from serving.bundle import Lowering
 from tests.bundles import CLASSES
 from tests.export.plain_networks import random_network
 from tests.export.test_graphs import CONVOLUTIONAL, HYBRID, random_windows, session_of
@@ -95,6 +99,24 @@ def test_static_rounding_changes_little_and_no_other_song(config: Config) -> Non
     (together,) = session.run(None, {"segments": np.concatenate([edge_windows(), windows[:5]])})
     alone = np.concatenate([session.run(None, {"segments": window[None]})[0] for window in windows[:5]])
     np.testing.assert_allclose(together[-5:], alone, atol=0.01)
+
+
+@pytest.mark.parametrize("lowering", ["scan", "unrolled"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_onnxruntime_multiplies_bytes_and_dequantises_nothing(
+    config: Config, lowering: Lowering, tmp_path: Path
+) -> None:
+    """A pattern that it does not know it would dequantise, and be slower than in float32."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    graph = graph_of(random_network(config), CLASSES, lowering, Int8("static", random_windows(3)))
+    onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    nodes = list(onnx.load(tmp_path / "optimised.onnx").graph.node)
+    nodes += [inner for node in nodes for attribute in node.attribute for inner in attribute.g.node]
+    kinds = {node.op_type for node in nodes}
+    assert kinds & {"MatMulIntegerToFloat", "QGemm"}
+    assert "DequantizeLinear" not in kinds
 
 
 def test_raw_features_of_all_sizes_survive_rounding() -> None:
