@@ -1,5 +1,6 @@
 """A run that is killed goes on to the very same result, whenever that was."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ def train(songs: Path, out: Path, *more: str) -> "subprocess.Popen[bytes]":
     words = ["train-teacher", songs, "--out", out, "--folds", 2, "--epochs", EPOCHS, "--batch-songs", 64, *more]
     shape = ["recurrent", "--state", 24, "--bptt-steps", 8, "--dropout", 0.2]
     command = [sys.executable, "-m", "segue", *map(str, [*words, *shape])]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # In networks this small a second one only waits for the first.
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=one_thread)
 
 
 def wait_for_epoch(process: "subprocess.Popen[bytes]", metrics: Path, epoch: int) -> None:
