@@ -34,8 +34,7 @@ NAMES = {"batch": "BN-RNN", "none": "RNN without BN"}
 COLOURS = {"batch": "#3b5bdb", "none": "#e8590c"}
 VALIDATION_SHARE = 0.1
 COMMAND = "python -m training.norm_study"
-# The rate and batch of the study.
-STUDYS_LOOP = LoopConfig(epochs=6, batch_songs=50, optimiser="adam", schedule="constant", learning_rate=1e-4)
+CONSTANT_RATE = LoopConfig(epochs=8, optimiser="adam", schedule="constant", learning_rate=3e-4)
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def norm_study(
     songs: int = 20_000,
     seeds: int = 5,
     network: RecurrentConfig = RecurrentConfig(state=128),
-    loop: LoopConfig = STUDYS_LOOP,
+    loop: LoopConfig = CONSTANT_RATE,
 ) -> Curves:
     """Train a recurrent network with and without batch normalisation from several seeds.
 
