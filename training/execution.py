@@ -15,9 +15,21 @@ class Execution:
     """How a training run is executed."""
 
     device: Device = "auto"  # Where it trains; auto takes a GPU where there is one, and cuda insists on it.
+    threads: int | None = None  # Processor threads; 1 is best beside other work. Default: one for each core.
     compile: bool = False  # Compile recurrences: up to half a minute first; gru and lstm gain by it. A GPU always does.
     resume: bool = False  # Go on after the last epoch of a run that was stopped, to the very same result.
     tensorboard: bool = False  # Write metrics for TensorBoard too, into the run folder.
+
+    def __post_init__(self) -> None:
+        """Refuse no threads."""
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads: expected at least 1, found {self.threads}")
+
+    def prepare(self) -> None:
+        """Take the threads for this process, and refuse a device that is not there before anything else is done."""
+        self.pick_device()
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
 
     def pick_device(self) -> torch.device:
         """Return the device; a `ConfigError` where a GPU was asked for and there is none."""

@@ -79,7 +79,7 @@ def train_student(
     if len(network.hidden) != 1:
         raise ConfigError(f"hidden: expected one hidden layer, which is what makes a student, found {network.hidden}")
     started = time.perf_counter()
-    execution.pick_device()  # One that is not there is refused before anything is read.
+    execution.prepare()
     teacher_run, teacher_network = load_run(teacher, "teacher")
     held_out = load_held_out(teacher)
     table = SongTable(songs)

@@ -97,7 +97,7 @@ def train_teacher(
     if not folds and (join_folds or unlabelled):
         raise ConfigError("join_folds and unlabelled: expected fold teachers, found --folds 0")
     started = time.perf_counter()
-    execution.pick_device()  # One that is not there is refused before anything is read.
+    execution.prepare()
     table = SongTable(songs)
     splits = split(table, shares, split_seed)
     without_label = unlabelled_rows(table, splits)[: None if unlabelled else 0]

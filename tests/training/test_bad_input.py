@@ -105,6 +105,16 @@ def test_auto_takes_a_gpu_where_there_is_one(
     assert Execution(device=device).pick_device().type == taken  # type: ignore[arg-type]
 
 
+def test_a_run_takes_the_threads_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    for threads in (None, 3):
+        Execution(device="cpu", threads=threads).prepare()
+    assert taken == [3]
+    with pytest.raises(ConfigError, match="threads: expected at least 1, found 0"):
+        Execution(threads=0)
+
+
 @pytest.mark.parametrize("hidden", [(), (8, 8)])
 def test_a_student_has_one_hidden_layer(tmp_path: Path, hidden: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="hidden: expected "):
