@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from data.page import BAND, FINE, INK, NONE, WATCH, drawing, svg, write_page
+from training.findings import Curve, Report
 from training.importance import Importance
 from training.quality import Quality
-from training.report import Curve, Report
 from training.runs import Run
 
 WIDTH_INCHES = 11.4  # Of the page.

@@ -21,6 +21,7 @@ from data.splits import Shares
 from data.synth import synth
 from data.table import SongTable
 from tests.random_songs import random_batch, save
+from training.findings import Curve, Report
 from training.importance import importances
 from training.journal import Epoch
 from training.loop import LoopConfig, predict
@@ -28,7 +29,7 @@ from training.networks.dense import DenseConfig
 from training.networks.network import Network
 from training.networks.standardise import Standardise
 from training.quality import Share, measure
-from training.report import Curve, Report, main, report
+from training.report import main, report
 from training.report_page import write_report
 from training.runs import load_run, load_splits
 from training.train_student import train_student
