@@ -5,6 +5,7 @@ One segment holds 12 timbre coefficients (unbounded), 12 chroma values or *pitch
 """
 
 from collections.abc import Sequence
+from types import NoneType
 from typing import Any, Literal
 
 import numpy as np
@@ -103,7 +104,7 @@ def _numbers(segments: Any, song_id: str) -> Floats:
     if given.size == 0:
         raise SongError(f"{what}: expected at least one segment, found none")
     if given.dtype.kind not in "fiu":
-        raise SongError(f"{what}: expected numbers, found values of type {given.dtype}")
+        raise SongError(f"{what}: expected numbers, found {_no_numbers(given)}")
     if given.ndim != 2 or given.shape[1] != N_FEATURES:
         raise SongError(
             f"{what}: expected shape (segments, {N_FEATURES}): 12 timbre, 12 chroma, 1 loudness; found {given.shape}"
@@ -111,6 +112,15 @@ def _numbers(segments: Any, song_id: str) -> Floats:
     with np.errstate(over="ignore"):
         values: Floats = given.astype(np.float32, copy=False)
     return values
+
+
+def _no_numbers(values: NDArray[Any]) -> str:
+    """Say what values are that are no numbers; of a mixture, the first that is none."""
+    if values.dtype != object:
+        return {"U": "text", "S": "bytes", "b": "booleans"}.get(values.dtype.kind, f"values of type {values.dtype}")
+    odd = next((one for one in values.flat if isinstance(one, bool) or not isinstance(one, int | float)), 0)
+    names = {NoneType: "null", bool: "a boolean", str: "text", dict: "an object", list: "a list", int: "one too large"}
+    return names.get(type(odd), f"a {type(odd).__name__}")
 
 
 def first_fault(values: Floats, units: Units) -> tuple[int, str] | None:

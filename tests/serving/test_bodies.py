@@ -131,11 +131,11 @@ def nested(change: Callable[[list[Any]], Any]) -> pa.Array:
 @pytest.mark.parametrize(
     ("song", "message"),
     [
-        (None, "song 'b': expected numbers, found values of type object"),
+        (None, "song 'b': expected numbers, found null"),
         ([], "song 'b': expected at least one segment, found none"),
         ([[1.0] * 25, [1.0] * 24], "song 'b': expected segments of 25 numbers each, found rows of unequal length"),
         ([[1.0] * 24], "song 'b': expected shape (segments, 25)"),
-        ([[None] * 25], "song 'b': expected numbers, found values of type object"),
+        ([[None] * 25], "song 'b': expected numbers, found null"),
         ([[math.nan] * 25], "song 'b', segment 0: expected finite numbers, found nan in timbre_1"),
     ],
 )
