@@ -38,9 +38,7 @@ WORTH_ROUNDING = 1.1  # An int8 form must be so many times as fast as the fastes
 class FormsConfig:
     """Which forms of the models are tried."""
 
-    lowering: Literal["auto", "scan", "unrolled", "operator"] = (
-        "auto"  # How recurrences are written; auto: the fastest.
-    )
+    lowering: Literal["auto", "scan", "unrolled", "operator"] = "auto"  # Of recurrences; auto: the fastest.
     int8: Literal["auto", "never"] = "auto"  # auto: round where that is faster and keeps the accuracy.
     int8_points: float = 0.5  # Accuracy that rounding may cost on the validation songs, in points (0.01).
 
