@@ -54,6 +54,7 @@ RECURRENT = LoopConfig(epochs=30, batch_songs=64, learning_rate=1e-3, weight_dec
 
 KL = DistillationConfig(match="kl")
 HALF = DistillationConfig(match="kl", label_weight=0.5)
+MOSTLY_LABELS = DistillationConfig(match="kl", label_weight=0.8)
 
 FLAT = DenseConfig(look="flat", hidden=(828,), input_dropout=0.5, hidden_dropout=0.5)
 POOLED = DenseConfig()
@@ -103,12 +104,14 @@ VARIANTS: dict[str, Variant] = {
     "flat-distilled": Distilled("flat, from the logits of mixed", "mixed", FLAT, FLATTENED),
     "flat-distilled-kl": Distilled("flat, from the probabilities of mixed", "mixed", FLAT, FLATTENED, KL),
     "flat-distilled-labels": Distilled("flat, half mixed, half labels", "mixed", FLAT, FLATTENED, HALF),
+    "flat-distilled-mostly-labels": Distilled("flat, a fifth mixed", "mixed", FLAT, FLATTENED, MOSTLY_LABELS),
     "flat-distilled-unlabelled": Distilled(
         "flat, from mixed, on all other songs too", "mixed", FLAT, FLATTENED, unlabelled=True
     ),
     "pooled-distilled": Distilled("pooled, from the logits of mixed", "mixed", POOLED, DENSE),
     "pooled-distilled-kl": Distilled("pooled, from the probabilities of mixed", "mixed", POOLED, DENSE, KL),
     "pooled-distilled-labels": Distilled("pooled, half mixed, half labels", "mixed", POOLED, DENSE, HALF),
+    "pooled-distilled-mostly-labels": Distilled("pooled, a fifth mixed", "mixed", POOLED, DENSE, MOSTLY_LABELS),
     "pooled-distilled-unlabelled": Distilled(
         "pooled, from mixed, on all other songs too", "mixed", POOLED, DENSE, unlabelled=True
     ),
