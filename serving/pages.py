@@ -19,6 +19,10 @@ PAGE = """<!DOCTYPE html>
 <title>Segue</title>
 <link rel="stylesheet" href="./static_content/swagger-ui.css">
 <link rel="stylesheet" href="./static_content/index.css">
+<style>
+.swagger-ui .info .main .title { visibility: visible; }
+.swagger-ui .info .main .title span { position: static; }
+</style>
 <link rel="icon" href="data:,">
 </head>
 <body>
