@@ -1,7 +1,7 @@
 """Measure the exported graphs, the study's eager teacher and the machine's matrix products beside each other.
 
 The networks are untrained, of the study's sizes: speed does not depend on what they know. All are called in turn, round
-after round, and the fastest call of each counts, since whatever else the machine does only adds time. A small run is
+after round, and the median of each counts. Ratios are what to quote, of a machine that does nothing else. A small run is
 then trained, exported and loaded.
 
 Example:
@@ -127,20 +127,20 @@ def models(
     """Measure the exported graphs.
 
     Args:
-        rounds: How often each figure is taken; the fastest counts.
+        rounds: How often each figure is taken; the median counts.
         results: The file for the figures.
         page: The page whose table is written anew.
     """
     if rounds < 1:
         raise ConfigError(f"rounds: expected at least 1, found {rounds}")
     with TemporaryDirectory() as folder:
-        fastest, product_s = _speeds(Path(folder), rounds)
+        speeds, product_s = _speeds(Path(folder), rounds)
         load_ms, open_ms, export_s = _bundle(Path(folder))
     product = 2 * PRODUCT**3 / product_s / 1e9
     found = ModelsBenchmark(
-        tuple(Speed(graph, batch, speed) for (graph, batch), speed in fastest.items()),
+        tuple(Speed(graph, batch, speed) for (graph, batch), speed in speeds.items()),
         product,
-        ratios_of(fastest, product),
+        ratios_of(speeds, product),
         load_ms,
         open_ms,
         export_s,
@@ -205,9 +205,9 @@ def _seconds(call: Call, repeats: int) -> float:
 
 
 def _in_turn(timers: dict[Key, Callable[[], float]], rounds: int) -> dict[Key, float]:
-    """Return the fewest seconds of each timer."""
+    """Return the median seconds of each timer."""
     taken = [{key: timer() for key, timer in timers.items()} for _ in range(rounds)]
-    return {key: min(one[key] for one in taken) for key in timers}
+    return {key: statistics.median(one[key] for one in taken) for key in timers}
 
 
 @contextmanager
