@@ -1,8 +1,8 @@
 """Measure the exported graphs, the study's eager teacher and the machine's matrix products beside each other.
 
 The networks are untrained, of the study's sizes: speed does not depend on what they know. All are called in turn, round
-after round, and the median of each counts. Ratios are what to quote, of a machine that does nothing else. A small run is
-then trained, exported and loaded.
+after round, and the median of each counts. Ratios are what to quote, of a machine that does nothing else. A small run
+is then trained, exported and loaded.
 
 Example:
     python -m bench.models
