@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,13 @@ def train(songs: Path, out: Path, *more: str) -> "subprocess.Popen[bytes]":
     shape = ["recurrent", "--state", 24, "--bptt-steps", 8, "--dropout", 0.2]
     command = [sys.executable, "-m", "segue", *map(str, [*words, *shape])]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # In networks this small a second one only waits for the first.
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=one_thread)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=one_thread,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # A shell's background jobs ignore it.
+    )
 
 
 def wait_for_epoch(process: "subprocess.Popen[bytes]", metrics: Path, epoch: int) -> None:
