@@ -96,11 +96,25 @@ VARIANTS: dict[str, Variant] = {
         LabelConfig(class_weighting=1.0),
         all_labelled=True,
     ),
+    "pooled-transposed-all-weighted": Trained(
+        "pooled, chroma transposed, all labelled songs, classes weighted",
+        POOLED,
+        replace(DENSE, augmentation=AugmentationConfig(transpose=True)),
+        LabelConfig(class_weighting=1.0),
+        all_labelled=True,
+    ),
     "bn-rnn-pretrained": Trained(
         "BN-RNN 128, all states, taught to predict the next segment first", SMALL, RECURRENT, pretrain_epochs=10
     ),
     "three-pooled": Joined("three pooled", ("pooled",), (0, 100, 200)),
     "mixed": Joined("pooled, convolution with summary, hybrid", ("pooled", "conv-summary", "hybrid")),
+    "three-transposed": Joined(
+        "three pooled, transposed, all labelled songs weighted", ("pooled-transposed-all-weighted",), (0, 100, 200)
+    ),
+    "mixed-transposed": Joined(
+        "mixed, its pooled one transposed, all labelled songs weighted",
+        ("pooled-transposed-all-weighted", "conv-summary", "hybrid"),
+    ),
     "flat-distilled": Distilled("flat, from the logits of mixed", "mixed", FLAT, FLATTENED),
     "flat-distilled-kl": Distilled("flat, from the probabilities of mixed", "mixed", FLAT, FLATTENED, KL),
     "flat-distilled-labels": Distilled("flat, half mixed, half labels", "mixed", FLAT, FLATTENED, HALF),
