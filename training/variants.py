@@ -62,6 +62,15 @@ BN_RNN = RecurrentConfig(dropout=0.3)
 SMALL = RecurrentConfig(state=128, bptt_steps=24, readout="pooled", dropout=0.3)
 HYBRID = replace(SMALL, convolution=64, summary=True, hidden=(256,), dropout=0.5)
 
+WEIGHTED = LabelConfig(class_weighting=1.0)
+MORE = "chroma transposed, all labelled songs, classes weighted"
+
+
+def transposed(loop: LoopConfig) -> LoopConfig:
+    """Return the same training, but for the chroma of every window being turned by a random interval."""
+    return replace(loop, augmentation=replace(loop.augmentation, transpose=True))
+
+
 VARIANTS: dict[str, Variant] = {
     "flat": Trained("flat student shape, from labels", FLAT, FLATTENED),
     "pooled": Trained("pooled student shape, from labels", POOLED, DENSE),
@@ -84,37 +93,32 @@ VARIANTS: dict[str, Variant] = {
     "conv-bn-rnn": Trained("convolution, then BN-RNN 128", replace(SMALL, convolution=64), RECURRENT),
     "hybrid": Trained("convolution, BN-RNN 128, summary statistics beside the states", HYBRID, RECURRENT),
     "pooled-noise": Trained("pooled, noise of 0.2 deviations on every segment", POOLED, FLATTENED),
-    "pooled-transposed": Trained(
-        "pooled, chroma transposed", POOLED, replace(DENSE, augmentation=AugmentationConfig(transpose=True))
-    ),
+    "pooled-transposed": Trained("pooled, chroma transposed", POOLED, transposed(DENSE)),
     "pooled-smoothed": Trained("pooled, labels smoothed by 0.1", POOLED, DENSE, LabelConfig(label_smoothing=0.1)),
     "pooled-all": Trained("pooled, all labelled songs", POOLED, DENSE, all_labelled=True),
     "pooled-all-weighted": Trained(
         "pooled, all labelled songs, classes weighted",
         POOLED,
         DENSE,
-        LabelConfig(class_weighting=1.0),
+        WEIGHTED,
         all_labelled=True,
     ),
-    "pooled-transposed-all-weighted": Trained(
-        "pooled, chroma transposed, all labelled songs, classes weighted",
-        POOLED,
-        replace(DENSE, augmentation=AugmentationConfig(transpose=True)),
-        LabelConfig(class_weighting=1.0),
+    "pooled-more": Trained(f"pooled, {MORE}", POOLED, transposed(DENSE), WEIGHTED, all_labelled=True),
+    "conv-summary-more": Trained(
+        f"one convolution with summary statistics, {MORE}",
+        ConvolutionalConfig(),
+        transposed(CONVOLUTIONAL),
+        WEIGHTED,
         all_labelled=True,
     ),
+    "hybrid-more": Trained(f"hybrid, {MORE}", HYBRID, transposed(RECURRENT), WEIGHTED, all_labelled=True),
     "bn-rnn-pretrained": Trained(
         "BN-RNN 128, all states, taught to predict the next segment first", SMALL, RECURRENT, pretrain_epochs=10
     ),
     "three-pooled": Joined("three pooled", ("pooled",), (0, 100, 200)),
     "mixed": Joined("pooled, convolution with summary, hybrid", ("pooled", "conv-summary", "hybrid")),
-    "three-transposed": Joined(
-        "three pooled, transposed, all labelled songs weighted", ("pooled-transposed-all-weighted",), (0, 100, 200)
-    ),
-    "mixed-transposed": Joined(
-        "mixed, its pooled one transposed, all labelled songs weighted",
-        ("pooled-transposed-all-weighted", "conv-summary", "hybrid"),
-    ),
+    "three-pooled-more": Joined(f"three pooled, {MORE}", ("pooled-more",), (0, 100, 200)),
+    "mixed-more": Joined(f"mixed, {MORE}", ("pooled-more", "conv-summary-more", "hybrid-more")),
     "flat-distilled": Distilled("flat, from the logits of mixed", "mixed", FLAT, FLATTENED),
     "flat-distilled-kl": Distilled("flat, from the probabilities of mixed", "mixed", FLAT, FLATTENED, KL),
     "flat-distilled-labels": Distilled("flat, half mixed, half labels", "mixed", FLAT, FLATTENED, HALF),
