@@ -115,7 +115,6 @@ VARIANTS: dict[str, Variant] = {
     "bn-rnn-pretrained": Trained(
         "BN-RNN 128, all states, taught to predict the next segment first", SMALL, RECURRENT, pretrain_epochs=10
     ),
-    "three-pooled": Joined("three pooled", ("pooled",), (0, 100, 200)),
     "mixed": Joined("pooled, convolution with summary, hybrid", ("pooled", "conv-summary", "hybrid")),
     "three-pooled-more": Joined(f"three pooled, {MORE}", ("pooled-more",), (0, 100, 200)),
     "mixed-more": Joined(f"mixed, {MORE}", ("pooled-more", "conv-summary-more", "hybrid-more")),
