@@ -129,6 +129,9 @@ VARIANTS: dict[str, Variant] = {
     "pooled-distilled-kl": Distilled("pooled, from the probabilities of mixed", "mixed", POOLED, DENSE, KL),
     "pooled-distilled-labels": Distilled("pooled, half mixed, half labels", "mixed", POOLED, DENSE, HALF),
     "pooled-distilled-mostly-labels": Distilled("pooled, a fifth mixed", "mixed", POOLED, DENSE, MOSTLY_LABELS),
+    "pooled-distilled-more": Distilled(
+        "pooled, a fifth pooled-more, chroma transposed", "pooled-more", POOLED, transposed(DENSE), MOSTLY_LABELS
+    ),
     "pooled-distilled-unlabelled": Distilled(
         "pooled, from mixed, on all other songs too", "mixed", POOLED, DENSE, unlabelled=True
     ),
