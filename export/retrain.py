@@ -246,6 +246,10 @@ def read_recipe(path: Path) -> Recipe:
     hooks[get_type_hints(TeacherRecipe)["network"]] = lambda network: _network(network, config)
     try:
         return dacite.from_dict(Recipe, given, config)
+    except dacite.MissingValueError as error:
+        raise ConfigError(
+            f"{path}: expected a `{error.field_path}`, found none; `export/recipes/` has examples"
+        ) from None
     except (dacite.DaciteError, ConfigError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
