@@ -3,6 +3,7 @@
 Sources are recognised by their content; --from overrides:
 
 - course, course-buckets, course-pair: the course's `.npz` files of fixed length, of variable length, test halves
+- whole: whole songs end to end in one `.npz` file
 - msd, msd-summary: Million Song Dataset tracks, an HDF5 file or a folder tree of them, or many in one file
 - analysis: Echo Nest or Spotify audio analyses in JSON, one in a file, a folder tree, or one on a line
 - table, parquet: song tables

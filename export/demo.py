@@ -2,7 +2,7 @@
 
 Example:
     python -m export.demo
-    SEGUE_SONGS=folder python -m export.demo        # real songs, from msd_songs.npz in that folder
+    SEGUE_SONGS=folder python -m export.demo        # real songs, whole ones, in that folder
 """
 
 import json

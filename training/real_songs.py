@@ -33,8 +33,9 @@ from data.command import run, to_json
 from data.errors import ConfigError
 from data.metrics import accuracy, log_softmax
 from data.provenance import Provenance, provenance
-from data.song import N_FEATURES, Floats, Ints
-from data.table import NO_LABEL, SongBatch, SongTable, write_table
+from data.song import Floats, Ints
+from data.songs import songs as convert_songs
+from data.table import NO_LABEL, SongTable
 from training.loop import fit, predict
 from training.losses import DistillationLoss, LabelLoss, Loss, Targets
 from training.networks.build import build
@@ -80,20 +81,10 @@ class Songs:
 
 def open_songs(folder: Path, workspace: Path) -> Songs:
     """Return the real songs of `folder`; their table is made in `workspace` once."""
-    arrays = np.load(folder / SONGS_FILE, allow_pickle=False)
     path = workspace / "songs.arrow"
     if not path.is_file():
-        whole = np.load(folder / WHOLE_SONGS_FILE, allow_pickle=False)
-        classes = [str(name) for name in arrays["label_map"]]
-        batch = SongBatch(
-            song_ids=[str(one) for one in arrays["track_ids"]],
-            segments=whole["segments"].astype(np.float32).reshape(-1, N_FEATURES),
-            lengths=whole["lengths"].astype(np.int64),
-            labels=[classes[target] if target != NO_LABEL else None for target in arrays["targets"]],
-            groups=[str(one) for one in arrays["group"]],
-        )
-        with write_table(path, "raw", classes) as table:
-            table.write(batch)
+        convert_songs((folder / WHOLE_SONGS_FILE, path))
+    arrays = np.load(folder / SONGS_FILE, allow_pickle=False)
     return Songs(SongTable(path), arrays["fold"].astype(np.int64), np.flatnonzero(arrays["balanced"]))
 
 

@@ -3,7 +3,7 @@
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -16,10 +16,15 @@ from numpy.typing import NDArray
 
 from data.errors import LabelError, SongError
 from data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, Ints, Units
+from data.sources.source import select
+from data.table import SongBatch
 
 READ_BYTES = 2**20  # Read at once where rows are asked for one by one.
 
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, SyntaxError, tokenize.TokenError, zlib.error)
+
+
+FLOATS = (np.float16, np.float32, np.float64)  # Types of segments that are read.
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,14 @@ class NpzArrays:
 
     def blocks(self, name: str, n_rows: int) -> Iterator[NDArray[Any]]:
         """Yield the rows of an array, `n_rows` at a time."""
+        whole, rest = divmod(self.headers[name].shape[0], n_rows)
+        return self.pieces(name, [n_rows] * whole + [rest] * bool(rest))
+
+    def pieces(self, name: str, counts: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """Yield the rows of an array, so many at a time as `counts` says; they must not ask for more than there are."""
         header = self.headers[name]
         with self._opened(name) as stream:
-            for start in range(0, header.shape[0], n_rows):
-                count = min(n_rows, header.shape[0] - start)
+            for count in counts:
                 content = stream.read(count * header.row_bytes)
                 yield np.frombuffer(content, header.dtype).reshape(count, *header.shape[1:])
 
@@ -164,3 +173,53 @@ def classes_of(arrays: NpzArrays) -> tuple[str, ...]:
         raise LabelError(f"{arrays.path}: expected names in label_map, found {header.dtype} {header.shape}")
     names = arrays.read("label_map").tolist()
     return tuple(name.decode(errors="replace") if isinstance(name, bytes) else name for name in names)
+
+
+class SongFacts:
+    """What the arrays of an `.npz` file say of its songs beside their segments.
+
+    `targets` (n,) integer, -1 = no label, and `label_map` (n_classes,) the class names. Where they exist, `track_ids`
+    names the songs and `group` (or `artist_id`) the artists. Every array of n numbers or names is a field that songs
+    can be selected by.
+    """
+
+    def __init__(self, arrays: NpzArrays, n_songs: int) -> None:
+        """Read what is said of `n_songs` songs; a `SongError` or `LabelError` where it does not fit them."""
+        self._arrays, self._n_songs, stem = arrays, n_songs, arrays.path.stem
+        self.classes = classes_of(arrays)
+        self.labels = labels_of(arrays, "targets", n_songs, self.classes)
+        self.song_ids = _names(arrays, "track_ids", n_songs) or [f"{stem}-{row:06d}" for row in range(n_songs)]
+        groups = _names(arrays, "group", n_songs) or _names(arrays, "artist_id", n_songs)
+        self.groups: list[str | None] = [*groups] if groups else [None] * n_songs
+
+    def select(self, where: Mapping[str, Sequence[str]]) -> Ints:
+        """Return the rows of the songs whose named fields have one of the given values; see `source.select`."""
+        of_songs = [name for name, header in self._arrays.headers.items() if header.shape == (self._n_songs,)]
+        fields = {name: _text(self._arrays.read(name)) for name in of_songs if where}
+        return np.array(select(self._arrays.path, fields, self._n_songs, where), dtype=np.int64)
+
+    def batch(self, rows: Sequence[int] | Ints, segments: NDArray[Any], lengths: Sequence[int]) -> SongBatch:
+        """Return the songs of some rows, given their segments (sum of lengths, 25)."""
+        return SongBatch(
+            song_ids=[self.song_ids[row] for row in rows],
+            segments=segments.astype(np.float32),
+            lengths=np.array(lengths, dtype=np.int64),
+            labels=[self.labels[row] for row in rows],
+            groups=[self.groups[row] for row in rows],
+        )
+
+
+def _names(arrays: NpzArrays, field: str, n_songs: int) -> list[str]:
+    """Return what `field` calls each song; empty where the file has no such field."""
+    header = arrays.headers.get(field)
+    if header is None:
+        return []
+    if header.shape != (n_songs,):
+        raise SongError(
+            f"{arrays.path}: expected {field!r} for each of the {n_songs} songs, found shape {header.shape}"
+        )
+    return _text(arrays.read(field))
+
+
+def _text(array: NDArray[Any]) -> list[str]:
+    return [one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in array]

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from data.errors import ConfigError, SongError
 from data.song import Units
-from data.sources import analysis, course_buckets, course_pair, msd_summary
+from data.sources import analysis, course_buckets, course_pair, msd_summary, whole
 from data.sources.analysis import AnalysisFiles
 from data.sources.course import CourseFile
 from data.sources.course_buckets import CourseBuckets
@@ -15,9 +15,10 @@ from data.sources.msd import MsdTracks
 from data.sources.msd_summary import MsdSummary
 from data.sources.song_table import ParquetSource, TableSource
 from data.sources.source import Source
+from data.sources.whole import WholeSongs
 
-Kind = Literal["course", "course-buckets", "course-pair", "msd", "msd-summary", "analysis", "table", "parquet"]
-SELECTABLE = ("course", "table", "parquet")
+Kind = Literal["course", "course-buckets", "course-pair", "whole", "msd", "msd-summary", "analysis", "table", "parquet"]
+SELECTABLE = ("course", "whole", "table", "parquet")
 
 
 def open_source(
@@ -47,6 +48,7 @@ def open_source(
         "course": lambda: CourseFile(path, units, where),
         "course-buckets": lambda: CourseBuckets(path, units),
         "course-pair": lambda: CoursePair(path, units),
+        "whole": lambda: WholeSongs(path, units, where),
         "msd": lambda: MsdTracks(path),
         "msd-summary": lambda: MsdSummary(path),
         "analysis": lambda: AnalysisFiles(path),
@@ -68,6 +70,8 @@ def recognise(path: Path) -> Kind:
         return "parquet"
     if head.startswith(b"PK") and course_buckets.recognises(path):
         return "course-buckets"
+    if head.startswith(b"PK") and whole.recognises(path):
+        return "whole"
     if head.startswith(b"PK"):
         return "course-pair" if course_pair.recognises(path) else "course"
     if head.startswith(b"\x89HDF"):
