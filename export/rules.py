@@ -5,10 +5,10 @@ between its two best classes, and a learned one, a cross-fitted logistic regress
 log-probabilities that predicts "teacher right, student wrong". For a song that fell back the teacher's answer stands
 (the cascade's rule), or the surer of the two, or that of the mean of both probabilities. Everything is measured over
 the whole dial, since a rule that wins at one threshold is of little use; intervals hold 95 % of a paired bootstrap over
-songs.
+artists, whose songs are drawn together.
 
 Sets of songs are written NAME=BUNDLE:SONGS[,BUNDLE:SONGS...]: songs that the bundle's models have not seen, several
-bundles where each was trained without the songs beside it.
+bundles where each was trained without the songs beside it. Songs may come again, with the bundles of other seeds.
 
 Example:
     python -m export.rules synthetic=artifacts/bundle:artifacts/demo/test.arrow
@@ -56,7 +56,8 @@ class Songs:
     student: Opinion
     teacher: Opinion
     labels: Ints  # (n,)
-    groups: Ints  # (n,) songs of one artist have the same number.
+    song_ids: Sequence[str]  # (n,)
+    artists: Sequence[str]  # (n,) where an artist is not known, the song itself stands in.
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Compared:
 
     name: str
     songs: int
+    artists: int
     bundles: int
     student_accuracy: float
     teacher_accuracy: float
@@ -106,7 +108,7 @@ class Comparison:
             "# Rules of the cascade, compared on the same songs\n\n"
             "Which songs go on to the teacher (the signal), and whose answer stands then (on fallback)?\n"
             "Area: between the curve and its own random line, in points. Gain: accuracy averaged over all fallback\n"
-            "rates, minus that of the first row, in points. Intervals: 95 %, paired bootstrap over songs.\n"
+            "rates, minus that of the first row, in points. Intervals: 95 %, paired bootstrap over artists.\n"
             "What each rule is, and how to run this: `export/rules.py`.\n"
         ]
         for one in self.sets:
@@ -122,8 +124,8 @@ class Comparison:
             ]
             headers = ("signal", "on fallback", "area", "gain", *(f"accuracy at {rate:.0%}" for rate in RATES))
             parts.append(
-                f"\n## {one.name.capitalize()}\n\n{one.songs:,} songs, unseen by the models of "
-                f"{one.bundles} bundle{'s' if one.bundles > 1 else ''}: student {one.student_accuracy:.3f}, "
+                f"\n## {one.name.capitalize()}\n\n{one.songs:,} songs of {one.artists:,} artists, unseen by the models "
+                f"of {one.bundles} bundle{'s' if one.bundles > 1 else ''}: student {one.student_accuracy:.3f}, "
                 f"teacher {one.teacher_accuracy:.3f}.\n\n"
                 f"{tabulate(rows, headers, tablefmt='github', disable_numparse=True)}\n"
             )
@@ -177,25 +179,27 @@ def load_songs(bundle: Path, songs: Path) -> Songs:
     cascade = open_cascade(opened)
     student = opinion_of(cascade.student, table, rows, "student")
     teacher = opinion_of(cascade.teacher, table, rows, "teacher")
-    artists = [table.groups[row] or f"song {row}" for row in rows]
-    return Songs(student, teacher, labels, np.unique(artists, return_inverse=True)[1])
+    song_ids = [table.song_ids[row] for row in rows]
+    artists = [table.groups[row] or song_id for row, song_id in zip(rows, song_ids, strict=True)]
+    return Songs(student, teacher, labels, song_ids, artists)
 
 
 def compare(name: str, parts: Sequence[Songs], seed: int = 0) -> Compared:
     """Return how all rules do on the songs of all parts together."""
     students, teachers = [one.student for one in parts], [one.teacher for one in parts]
     labels = np.concatenate([one.labels for one in parts])
-    groups = np.concatenate([one.groups + 1_000_000 * place for place, one in enumerate(parts)])
+    artists, artist_of = np.unique([name for one in parts for name in one.artists], return_inverse=True)
     student, teacher = _join(students), _join(teachers)
     student_right, teacher_right = (one.probs.argmax(axis=1) == labels for one in (student, teacher))
-    signals = signals_of(student.probs, teacher_right & ~student_right, groups)
+    signals = signals_of(student.probs, teacher_right & ~student_right, artist_of)
     fallbacks = {
         FALLBACKS[0]: teacher_right,
         FALLBACKS[1]: np.where(teacher.cross_entropy_nats < student.cross_entropy_nats, teacher_right, student_right),
         FALLBACKS[2]: (student.probs + teacher.probs).argmax(axis=1) == labels,
     }
-    n = len(labels)
-    weights = np.vstack([np.ones(n), np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)])
+    n = len(artists)
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    weights = np.vstack([np.ones(n), drawn])[:, artist_of]
     dials = {
         (signal, fallback): Dials.of(signals[signal], student_right, fallbacks[fallback], weights)
         for fallback in FALLBACKS
@@ -213,7 +217,8 @@ def compare(name: str, parts: Sequence[Songs], seed: int = 0) -> Compared:
         )
         for (signal, fallback), dial in dials.items()
     )
-    return Compared(name, n, len(parts), float(student_right.mean()), float(teacher_right.mean()), found)
+    songs = len({song_id for one in parts for song_id in one.song_ids})
+    return Compared(name, songs, n, len(parts), float(student_right.mean()), float(teacher_right.mean()), found)
 
 
 def signals_of(student_probs: Probs, gains: Bools, groups: Ints) -> dict[str, Doubles]:
@@ -242,7 +247,7 @@ def signals_of(student_probs: Probs, gains: Bools, groups: Ints) -> dict[str, Do
 
 @dataclass(frozen=True)
 class Dials:
-    """What the whole dial gives under one rule, for every resample of the songs; (1 + RESAMPLES,) each."""
+    """What the whole dial gives under one rule, for every resample of the artists; (1 + RESAMPLES,) each."""
 
     mean_accuracy: Doubles
     area_above_random: Doubles
@@ -258,15 +263,15 @@ class Dials:
             fallen_right: (n,) where the cascade is right about a song that fell back.
             weights: (1 + RESAMPLES, n) how often each song is drawn.
         """
-        n = len(signal)
         order = np.argsort(-signal, kind="stable")
-        drawn = weights[:, order]
+        drawn, n = weights[:, order], weights.sum(axis=1, keepdims=True)
+        share = drawn / n
         gains = (fallen_right.astype(float) - student_right)[order]
         fallen = np.cumsum(drawn, axis=1)  # Songs that fall back, up to and with each.
-        start = drawn @ student_right[order] / n
-        end = start + drawn @ gains / n
-        mean = start + (drawn * (1 - (fallen - drawn / 2) / n)) @ gains / n
-        at = {rate: start + (drawn * (fallen <= rate * n)) @ gains / n for rate in RATES}
+        start = share @ student_right[order]
+        end = start + share @ gains
+        mean = start + (share * (1 - (fallen - drawn / 2) / n)) @ gains
+        at = {rate: start + (share * (fallen <= rate * n)) @ gains for rate in RATES}
         return cls(mean, mean - (start + end) / 2, at)
 
 
