@@ -11,13 +11,17 @@ from data.song import windows
 from data.songs import songs
 from data.sources.recognise import recognise
 from data.sources.whole import WholeSongs
-from data.table import SongTable
+from data.table import SongBatch, SongTable
 from tests.random_songs import random_segments
 
 LENGTHS = np.array([3, 200, 1])
 SEGMENTS = random_segments(204)
 IDS = np.array(["TR1", "TR2", "TR3"])
-FACTS = {"targets": np.array([1, -1, 0]), "label_map": np.array(["Jazz", "Folk"]), "group": np.array([7, 7, 8])}
+FACTS: dict[str, Any] = {
+    "targets": np.array([1, -1, 0]),
+    "label_map": np.array(["Jazz", "Folk"]),
+    "group": np.array([7, 7, 8]),
+}
 
 
 def save(path: Path, **changes: Any) -> Path:
@@ -25,6 +29,12 @@ def save(path: Path, **changes: Any) -> Path:
     arrays = {"segments": SEGMENTS, "lengths": LENGTHS, "track_ids": IDS} | changes
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     return path
+
+
+def read(source: WholeSongs, start: int = 0) -> SongBatch:
+    (batch,) = source.batches(start)
+    assert isinstance(batch, SongBatch)
+    return batch
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -44,16 +54,15 @@ def test_the_course_file_beside_it_says_what_the_songs_are(tmp_path: Path) -> No
     np.savez(tmp_path / "songs.npz", track_ids=IDS, fold=np.array([0, 1, 0]), **FACTS)
     source = WholeSongs(save(tmp_path / "songs_full_length.npz"), where={"fold": ["0"]})
     assert (len(source), source.classes) == (2, ("Jazz", "Folk"))
-    (batch,) = list(source.batches())
+    batch = read(source)
     np.testing.assert_array_equal(batch.segments, SEGMENTS[[0, 1, 2, 203]])
     assert (batch.song_ids, batch.labels, batch.groups) == (["TR1", "TR3"], ["Folk", "Jazz"], ["7", "8"])
-    (rest,) = list(source.batches(start=1))
-    assert rest.song_ids == ["TR3"]
+    assert read(source, start=1).song_ids == ["TR3"]
 
 
 def test_without_one_beside_it_no_song_has_a_label(tmp_path: Path) -> None:
     source = WholeSongs(save(tmp_path / "songs_full_length.npz"))
-    (batch,) = list(source.batches())
+    batch = read(source)
     assert (source.classes, batch.labels, batch.groups) == ((), [None] * 3, [None] * 3)
     with pytest.raises(ConfigError, match="no field 'fold' to select by"):
         WholeSongs(tmp_path / "songs_full_length.npz", where={"fold": ["0"]})
