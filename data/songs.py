@@ -177,6 +177,12 @@ def _convert(
             if resumable:
                 resumable.note({"done": done, "report": report.state()})
     progress.close()
+    if not report.songs:
+        reasons = "; ".join(f"{reason}: {tally}" for reason, tally in report.left_out.items())
+        raise SongError(
+            f"{report.out}: not written, for no song is left of {done}. "
+            + (f"Left out: {reasons}" if reasons else "Is it the right source, and does --where ask for what is there?")
+        )
     return report
 
 
