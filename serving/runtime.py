@@ -1,6 +1,7 @@
 """ONNX Runtime: the one module that imports it, and only when a model is opened."""
 
 import importlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +47,7 @@ class OnnxModel:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         offered = ort.get_available_providers()
+        _insist(provider, offered)
         wanted = PROVIDER_NAMES.get(provider) or next(
             one for one in reversed(PROVIDER_NAMES.values()) if one in offered
         )
@@ -56,11 +58,7 @@ class OnnxModel:
         self.provider: str = self._session.get_providers()[0]
         listed: str = self._session.get_modelmeta().custom_metadata_map.get("classes", "")
         self.classes: tuple[str, ...] = tuple(listed.split("\t")) if listed else ()
-        if provider == "cuda" and self.provider != wanted:
-            raise ConfigError(
-                f"provider: expected {wanted}, found {self.provider}; ONNX Runtime offers {', '.join(offered)}. "
-                "CUDA needs the `gpu` extra and a GPU."
-            )
+        _insist(provider, self._session.get_providers())
         self._threads = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=path.stem)
 
@@ -76,6 +74,15 @@ class OnnxModel:
     def _run(self, windows: Floats) -> Floats:
         result: Floats = self._session.run(["logits"], {"segments": windows})[0]
         return result.astype(np.float32, copy=False)
+
+
+def _insist(provider: Provider, found: Sequence[str]) -> None:
+    """Refuse to go on without CUDA where it was asked for."""
+    wanted = PROVIDER_NAMES["cuda"]
+    if provider == "cuda" and wanted not in found:
+        raise ConfigError(
+            f"provider: expected {wanted}, found {', '.join(found)}. CUDA needs the `gpu` extra and a GPU."
+        )
 
 
 def onnxruntime() -> Any:
