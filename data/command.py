@@ -35,6 +35,7 @@ def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None
             args=[argument for argument in given if argument != "--json"],
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName),
         )
+        print(to_json(result) if as_json else result, flush=True)
     except BrokenPipeError:  # Whoever read the answer has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -44,7 +45,6 @@ def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None
     except KeyboardInterrupt:
         print(f"segue {name}: stopped; what was finished is kept, nothing is half written", file=sys.stderr)
         return INTERRUPTED
-    print(to_json(result) if as_json else result)
     return DONE
 
 

@@ -92,3 +92,13 @@ def test_a_mistake_of_the_user_is_one_line_without_a_traceback(tmp_path: Path) -
     assert (ended.returncode, ended.stdout) == (1, "")
     expected = "segue score: no-bundle: expected a bundle, found no such folder. `segue export` makes one.\n"
     assert ended.stderr == expected
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "segue", "synth", str(tmp_path / "songs.arrow"), "--songs", "20"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as verb:
+        assert verb.stdout
+        assert verb.stderr
+        verb.stdout.close()
+        assert "Traceback" not in verb.stderr.read()
+    assert verb.returncode == 0
