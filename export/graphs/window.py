@@ -1,6 +1,5 @@
 """What the networks of a graph read of the raw window, each part computed once however many networks read it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +13,7 @@ from training.networks.summary import CHANGE_FLOOR, LAGS, VARIANCE_FLOOR
 
 PERIOD = WINDOW + max(LAGS)
 FREQUENCIES = np.concatenate([np.arange(PERIOD // 2 + 1), np.arange(1, PERIOD // 2)])  # Of cosines, then of sines.
+DIAGONAL = np.arange(N_FEATURES) * (N_FEATURES + 1)  # Of a flat (25, 25) matrix.
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,16 @@ class Window:
     @cached_property
     def moments(self) -> Moments:
         """The sums that summary statistics are made from."""
-        op = self.writer.op
-        mean = op("ReduceMean", SEGMENTS, axes=[1], keepdims=1)
-        centred = op("Sub", SEGMENTS, mean)
-        power = self._power(centred)
+        op, tensor = self.writer.op, self.writer.tensor
+        waves = self._mixed(_waves(), SEGMENTS)
+        products = op("MatMul", op("Transpose", waves, perm=[0, 2, 1]), waves)
         changes = op("Sub", self._steps(SEGMENTS, 1, WINDOW), self._steps(SEGMENTS, 0, WINDOW - 1))
         return Moments(
-            mean=op("Flatten", mean, axis=1),
-            products=op("MatMul", op("Transpose", centred, perm=[0, 2, 1]), centred),
-            squares=op("Flatten", self._mixed(_lag_sums((0,)), power), axis=1),
+            mean=op("ReduceMean", SEGMENTS, axes=[1], keepdims=0),
+            products=products,
+            squares=op("Gather", op("Flatten", products, axis=1), tensor(DIAGONAL), axis=1),
             changes=op("Flatten", self._mixed(np.ones((1, WINDOW - 1)), op("Abs", changes)), axis=1),
-            lagged=self._mixed(_lag_sums(LAGS), power),
+            lagged=self._mixed(_lag_sums(), op("Mul", waves, waves)),
         )
 
     def statistics(self, standardise: Standardise) -> Seen:
@@ -124,30 +123,27 @@ class Window:
         ints = self.writer.ints
         return self.writer.op("Slice", value, ints(start), ints(stop), ints(1))
 
-    def _power(self, value: str) -> str:
-        """Return the power spectrum (n, PERIOD, features) of values (n, 120, features).
-
-        The window is followed by as many zeros as the longest lag, so that no segment meets one of the next period. One
-        large product and a few sums of its squares take half the time of as many shifted copies as there are lags.
-        """
-        waves = self._mixed(_waves(), value)
-        return self.writer.op("Mul", waves, waves)
-
     def _mixed(self, mix: Doubles, value: str) -> str:
         """Return sums (n, k, features) over the steps of values (n, steps, features), weighted by (k, steps)."""
         return self.writer.op("MatMul", self.writer.tensor(mix), value)
 
 
 def _waves() -> Doubles:
-    """Return an orthonormal discrete Fourier transform of real numbers, of its input the first 120: (PERIOD, 120)."""
+    """Return what makes the waves of a window's centred features, (PERIOD, 120): a real orthonormal Fourier transform.
+
+    Sums of products over the waves are sums over the segments, by Parseval's theorem; the window is followed by as many
+    zeros as the longest lag, so that no segment meets one of the next period. One product with the raw window thus
+    stands for centring it, squaring it, and as many shifted copies as there are lags.
+    """
     turns = 2 * np.pi * np.outer(FREQUENCIES, np.arange(WINDOW)) / PERIOD
     waves = np.where(np.arange(PERIOD)[:, None] <= PERIOD // 2, np.cos(turns), np.sin(turns))
     alone = FREQUENCIES % (PERIOD // 2) == 0  # Their sines are zero.
-    amplitude: Doubles = np.sqrt(np.where(alone, 1.0, 2.0) / PERIOD)
-    return waves * amplitude[:, None]
+    waves *= np.sqrt(np.where(alone, 1.0, 2.0) / PERIOD)[:, None]
+    centred: Doubles = waves - waves.mean(axis=1, keepdims=True)
+    return centred
 
 
-def _lag_sums(lags: Sequence[int]) -> Doubles:
-    """Return what makes sums of lagged products of a power spectrum, (lags, PERIOD): Wiener and Khinchin's theorem."""
-    sums: Doubles = np.cos(2 * np.pi * np.outer(lags, FREQUENCIES) / PERIOD)
+def _lag_sums() -> Doubles:
+    """Return what makes sums of lagged products of squared waves, (lags, PERIOD): Wiener and Khinchin's theorem."""
+    sums: Doubles = np.cos(2 * np.pi * np.outer(LAGS, FREQUENCIES) / PERIOD)
     return sums
