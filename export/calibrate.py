@@ -21,7 +21,6 @@ from tyro.conf import Positional
 from data.atomic import atomic_folder
 from data.command import run
 from data.errors import ConfigError, LabelError
-from data.song import stack_windows
 from data.table import SongTable
 from export.calibration import Costs, Goal, UnsupportedError
 from export.card import seal
@@ -32,10 +31,8 @@ from serving.bundle import Manifest, ModelEntry, Target, load_bundle
 from serving.cascade import open_model
 from serving.evaluate import labelled
 from serving.runtime import Provider
-from serving.timing import us_per_window
+from serving.timing import SERVING_BATCH, us_per_window
 from serving.tradeoff import area_above_random
-
-TIMED_SONGS = 256
 
 
 @dataclass(frozen=True)
@@ -119,14 +116,17 @@ def calibrate(
             "they were trained on; a threshold set on them would promise what it cannot keep"
         )
     rows, labels = all_rows[~seen], all_labels[~seen]
-    sample = stack_windows(table.songs(rows[:TIMED_SONGS]))[0]
     student, teacher = (open_model(opened, entry, provider=provider) for entry in (manifest.student, manifest.teacher))
     heard = (
         hear(student, manifest.student.windows, table, rows, "student"),
         hear(teacher, manifest.teacher.windows, table, rows, "teacher"),
     )
     check_calibration_songs(table, rows, labels, manifest.classes, [one.serves for one in heard])
-    costs = Costs(us_per_window(student, sample), us_per_window(teacher, sample))
+    sample = table.songs(rows[:SERVING_BATCH])
+    costs = Costs(
+        us_per_window(student, sample, manifest.student.windows),
+        us_per_window(teacher, sample, manifest.teacher.windows),
+    )
     with atomic_folder(out or bundle) as folder:
         shutil.copytree(bundle, folder, dirs_exist_ok=True)
         dial = set_dial(*heard, labels, goal, costs, folder, per_class=per_class)

@@ -36,7 +36,7 @@ from export.temperature import Heard, Temperatures, hear
 from serving.bundle import FORMAT_VERSION, Evaluation, Manifest, ModelEntry
 from serving.cascade import Opinion
 from serving.runtime import Provider
-from serving.timing import SERVING_BATCH
+from serving.timing import SERVING_BATCH, us_per_window
 from serving.tradeoff import area_above_random, evaluation
 from training.networks.network import Network
 from training.runs import Run, load_run, load_splits
@@ -89,11 +89,7 @@ class _Written:
     shipped: Shipped
     windows: int
     heard: Heard  # What it says of the calibration songs.
-
-    @property
-    def us_per_window(self) -> float:
-        """Microseconds at the serving batch."""
-        return 1e6 / self.shipped.form.songs_per_s[SERVING_BATCH]
+    us_per_window: float  # At the serving batch.
 
     def entry(self, temperatures: Temperatures) -> ModelEntry:
         """Return what the manifest says of it."""
@@ -213,6 +209,7 @@ def _write(
         shipped=shipped,
         windows=windows,
         heard=hear(shipped.model, windows, songs, splits.calibration, run.role),
+        us_per_window=us_per_window(shipped.model, songs.songs(splits.calibration[:SERVING_BATCH]), windows),
     )
 
 

@@ -104,7 +104,7 @@ class ModelEntry:
     ]  # Windows it sees of a song, at most; their mean log-probability is the song's.
     temperature: Temperature  # Of a song it sees one window of.
     mean_temperature: Temperature | None  # Of a song it sees more of. None: no calibration song was that long.
-    us_per_window: float  # At the serving batch, on the machine that calibrated.
+    us_per_window: float  # At the serving batch, from songs in memory to answers, on the machine that calibrated.
 
 
 Target = Literal["within", "accuracy", "fallback_rate", "songs_per_s"]

@@ -1,6 +1,7 @@
 """ONNX Runtime: the one module that imports it, and only when a model is opened."""
 
 import importlib
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,9 +19,9 @@ PROVIDER_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"
 # TF32 keeps 10 bits of a factor, which is not the answer of the trained network.
 PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
-# Windows that a thread takes at a time: few enough that what the operators hand on stays in its cache, and enough for
-# the products to run at full speed.
-LEAST_WINDOWS, MOST_WINDOWS = 16, 64
+# About how many windows a thread takes at a time: few enough that what the operators hand on stays in its cache, enough
+# that products run at full speed.
+LEAST_WINDOWS, BEST_WINDOWS = 16, 64
 
 
 class OnnxModel:
@@ -45,6 +46,8 @@ class OnnxModel:
         # Threads that share out windows wait for each other once a call; threads inside an operator, at every one.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
+        # Threads that ask one arena for memory wait for each other, several times in every step of a recurrence.
+        options.enable_cpu_mem_arena = False
         options.log_severity_level = 3
         offered = ort.get_available_providers()
         _insist(provider, offered)
@@ -66,7 +69,10 @@ class OnnxModel:
         """Return logits (n, n_classes) for raw windows (n, 120, 25)."""
         if self.provider != PROVIDER_NAMES["cpu"]:
             return self._run(windows)
-        share = min(max(-(-len(windows) // self._threads), LEAST_WINDOWS), MOST_WINDOWS)
+        turns = max(
+            1, round(len(windows) / (self._threads * BEST_WINDOWS))
+        )  # Of every thread, so that all end together.
+        share = max(math.ceil(len(windows) / (self._threads * turns)), LEAST_WINDOWS)
         shares = [windows[at : at + share] for at in range(0, max(len(windows), 1), share)]
         run = map if self._threads == 1 or len(shares) == 1 else self._pool.map
         return np.concatenate(list(run(self._run, shares)))

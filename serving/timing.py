@@ -3,11 +3,12 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 
 import numpy as np
 
-from data.song import Floats
-from serving.cascade import Model
+from data.song import Floats, Songs
+from serving.cascade import Model, Voice
 
 SERVING_BATCH = 256
 SERVING_BATCHES = (1, 16, SERVING_BATCH)  # A song alone, a few at once, a full batch.
@@ -27,10 +28,18 @@ def seconds_per_call(
     return taken
 
 
-def us_per_window(model: Model, windows: Floats) -> float:
-    """Return the median cost of a window in microseconds, at the serving batch of 256; windows (n, 120, 25), n >= 1."""
-    batch = np.resize(windows, (SERVING_BATCH, *windows.shape[1:]))
-    return statistics.median(seconds_per_call(lambda: model.logits(batch))) / SERVING_BATCH * 1e6
+def us_per_window(model: Model, songs: Songs, windows: int) -> float:
+    """Return the median cost of a window in microseconds, from songs in memory to the model's opinion of them.
+
+    Args:
+        model: the model.
+        songs: (T, 25) raw each, at least one; the serving batch of 256 is made of them, over and over.
+        windows: that it sees of a song, at most.
+    """
+    voice = Voice(model, windows=windows, temperature=1.0)
+    batch = list(islice(cycle(songs), SERVING_BATCH))
+    seen = int(voice.opinion(batch).windows.sum())
+    return statistics.median(seconds_per_call(lambda: voice.opinion(batch))) / seen * 1e6
 
 
 def songs_per_s_in_turn(

@@ -71,33 +71,56 @@ def test_threads_change_the_speed_and_not_the_answer(bundle: Path, threads: int 
     assert model.provider == "CPUExecutionProvider"
 
 
+class Recorder:
+    """ONNX Runtime on one provider, as far as a model needs it: it keeps what it is asked, and answers with zeros."""
+
+    SessionOptions = ort.SessionOptions
+
+    def __init__(self, provider: str) -> None:
+        self.provider = provider
+        self.opened: list[object] = []
+        self.asked: list[int] = []  # Windows of each call.
+
+    def get_available_providers(self) -> list[str]:
+        return [self.provider, "CPUExecutionProvider"]
+
+    def InferenceSession(self, path: Path, options: object, providers: object) -> "Recorder":  # noqa: N802
+        self.opened.append(providers)
+        return self
+
+    def get_providers(self) -> list[str]:
+        return self.get_available_providers()
+
+    def get_modelmeta(self) -> SimpleNamespace:
+        return SimpleNamespace(custom_metadata_map={})
+
+    def run(self, outputs: list[str], inputs: dict[str, Floats]) -> list[Floats]:
+        self.asked.append(len(inputs["segments"]))
+        return [np.zeros((len(inputs["segments"]), 2), dtype=np.float32)]
+
+
 def test_a_gpu_multiplies_in_full_float32_and_gets_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
-
-    class Session:
-        def __init__(self, path: Path, options: object, providers: list[tuple[str, dict[str, str]]]) -> None:
-            asked.append(providers)
-
-        def get_providers(self) -> list[str]:
-            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-        def get_modelmeta(self) -> SimpleNamespace:
-            return SimpleNamespace(custom_metadata_map={})
-
-        def run(self, outputs: list[str], inputs: dict[str, Floats]) -> list[Floats]:
-            asked.append(len(inputs["segments"]))
-            return [np.zeros((len(inputs["segments"]), 2), dtype=np.float32)]
-
-    offered = SimpleNamespace(
-        SessionOptions=ort.SessionOptions,
-        InferenceSession=Session,
-        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
-    )
-    monkeypatch.setattr(runtime, "onnxruntime", lambda: offered)
+    recorder = Recorder("CUDAExecutionProvider")
+    monkeypatch.setattr(runtime, "onnxruntime", lambda: recorder)
     model = OnnxModel(Path("student.onnx"), threads=2)
     assert model.logits(np.zeros((300, 120, 25), dtype=np.float32)).shape == (300, 2)
-    assert asked == [[("CUDAExecutionProvider", {"use_tf32": "0"})], 300]
+    assert recorder.opened == [[("CUDAExecutionProvider", {"use_tf32": "0"})]]
+    assert recorder.asked == [300]
     assert model.provider == "CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize(("threads", "n"), [(1, 100), (2, 20), (2, 136), (2, 190), (2, 1000), (4, 300), (3, 1)])
+def test_all_threads_have_as_much_to_do(monkeypatch: pytest.MonkeyPatch, threads: int, n: int) -> None:
+    recorder = Recorder("CPUExecutionProvider")
+    monkeypatch.setattr(runtime, "onnxruntime", lambda: recorder)
+    model = OnnxModel(Path("student.onnx"), threads=threads)
+    assert model.logits(np.zeros((n, 120, 25), dtype=np.float32)).shape == (n, 2)
+    shares = sorted(recorder.asked)
+    assert sum(shares) == n
+    assert shares[-1] <= 96
+    if n >= 16 * threads:
+        assert len(shares) % threads == 0
+        assert shares[-1] - shares[0] < len(shares)
 
 
 @no_gpu
