@@ -52,6 +52,7 @@ BATCHES = {
     "pooled-512-fp32": (1, 256),
     "pooled-512-int8": (1, 256),
 }
+SCANS = ("teacher-fp32", "teacher-int8")
 OPERATOR = "teacher-operator"
 PLAIN = "teacher-operator, plain"  # ONNX Runtime as it comes, its threads inside the operator.
 EAGER, EAGER_BATCHES = "eager torch", (1, 50)
@@ -161,7 +162,7 @@ def _speeds(folder: Path, rounds: int) -> tuple[dict[Key, float], float]:
     with _eager(folder) as eager:
         calls: dict[Key, Call] = {}
         for graph, batches in BATCHES.items():
-            model = OnnxModel(folder / f"{graph}.onnx", provider="cpu")
+            model = OnnxModel(folder / f"{graph}.onnx", provider="cpu", arena=graph not in SCANS)
             calls |= {(graph, batch): partial(model.logits, songs[:batch]) for batch in batches}
         plain = onnxruntime().InferenceSession(folder / "teacher-operator.onnx", providers=["CPUExecutionProvider"])
         calls |= {(PLAIN, batch): partial(plain.run, None, {"segments": songs[:batch]}) for batch in (1, 256, 1024)}

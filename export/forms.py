@@ -116,7 +116,7 @@ def _exact(job: Job, file: Path, config: FormsConfig, provider: Provider) -> lis
     for lowering in lowerings:
         path = file.with_suffix(f".{lowering}{file.suffix}")
         onnx.save(graph_of(job.network, job.classes, lowering), path)
-        model = OnnxModel(path, provider=provider)
+        model = OnnxModel(path, provider=provider, arena=lowering != "scan")
         one = _Tried(Form(lowering, "fp32", None, None, {}, None), path, model)
         try:
             parity = check_parity(job.role, job.network, model, job.parity_windows)
@@ -147,7 +147,7 @@ def _rounded(job: Job, file: Path, config: FormsConfig, provider: Provider, exac
     for precision, ranges in kinds:
         path = file.with_suffix(f".{precision}{file.suffix}")
         onnx.save(graph_of(job.network, job.classes, lowering, Int8(ranges, job.validation_windows)), path)
-        rounded = OnnxModel(path, provider=provider)
+        rounded = OnnxModel(path, provider=provider, arena=lowering != "scan")
         found = compare_rounded(model, rounded, job.validation_windows, job.validation_labels)
         one = _Tried(Form(lowering, precision, None, found, {}, None), path, rounded)
         why_not = why_not_rounded(found, config.int8_points)

@@ -230,7 +230,7 @@ def open_model(
     bundle: Bundle, entry: ModelEntry, *, provider: Provider = "auto", threads: int | None = None
 ) -> OnnxModel:
     """Return one model of a bundle, loaded; a `BundleError` if its classes are not those of the manifest."""
-    model = OnnxModel(bundle.file(entry), provider=provider, threads=threads)
+    model = OnnxModel(bundle.file(entry), provider=provider, threads=threads, arena=entry.form.lowering != "scan")
     if model.classes != bundle.manifest.classes:
         raise BundleError(
             f"{bundle.file(entry)}: expected the classes of the manifest, {', '.join(bundle.manifest.classes)}; found "

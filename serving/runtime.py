@@ -32,7 +32,9 @@ class OnnxModel:
         classes: the names of its logits, from the file's metadata; empty where it has none.
     """
 
-    def __init__(self, path: Path, *, provider: Provider = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, provider: Provider = "auto", threads: int | None = None, arena: bool = True
+    ) -> None:
         """Open the ONNX file at `path`.
 
         Args:
@@ -40,14 +42,15 @@ class OnnxModel:
             provider: Where it runs; `auto` takes CUDA where ONNX Runtime offers it, and `cuda` insists on it.
             threads: Threads that share the windows of a call on a processor; default: one for each core this process
                 may use.
+            arena: Whether ONNX Runtime keeps memory for the next call. Large batches go faster with it, but threads ask
+                it one at a time: in a `Scan` of many small steps they wait for each other most of the time.
         """
         ort = onnxruntime()
         options = ort.SessionOptions()
         # Threads that share out windows wait for each other once a call; threads inside an operator, at every one.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        # Threads that ask one arena for memory wait for each other, several times in every step of a recurrence.
-        options.enable_cpu_mem_arena = False
+        options.enable_cpu_mem_arena = arena
         options.log_severity_level = 3
         offered = ort.get_available_providers()
         _insist(provider, offered)
