@@ -207,9 +207,6 @@ def _array_of_songs(values: Floats, units: Units, max_songs: int) -> SongsIn:
 
 def _read_arrow(body: bytes, units: Units, max_songs: int) -> SongsIn:
     table = _arrow_table(body, max_songs)
-    for name in ("song_id", "segments"):
-        if name not in table.column_names:
-            raise Refusal(422, "bad body", f"body: expected the columns song_id and segments, found no {name}")
     stated = (table.schema.metadata or {}).get(b"segue.units", units.encode()).decode(errors="replace")
     if stated != units:
         raise Refusal(422, "bad body", f"body: expected {units} songs for this bundle, found {stated!r:.40} ones")
@@ -230,6 +227,9 @@ def _arrow_table(body: bytes, max_songs: int) -> pa.Table:
     try:
         _refuse_compressed(body)
         with pa.ipc.open_stream(body) as stream:
+            for name in ("song_id", "segments"):
+                if name not in stream.schema.names:  # A `ValueError` where one is no text.
+                    raise Refusal(422, "bad body", f"body: expected the columns song_id and segments, found no {name}")
             batches, found = [], 0
             for batch in stream:
                 batch.validate(full=True)

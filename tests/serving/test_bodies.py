@@ -189,6 +189,12 @@ BAD: dict[str, tuple[str, bytes, int, str]] = {
     "arrow, null id": (ARROW, arrow({"song_id": ["a", None, "c"], "segments": nested(list)}), 422, "none null"),
     "arrow, number ids": (ARROW, arrow({"song_id": [1, 2, 3], "segments": nested(list)}), 422, "found int64"),
     "arrow, no songs": (ARROW, arrow({"song_id": IDS}), 422, "found no segments"),
+    "arrow, a name that is no text": (
+        ARROW,
+        arrow({"song_id": IDS, "segments": nested(list), "mood": IDS}).replace(b"mood", b"m\xffod"),
+        400,
+        "found one that cannot be read",
+    ),
     "arrow, text": (ARROW, arrow({"song_id": IDS, "segments": IDS}), 422, "column segments: expected list<"),
     "arrow, booleans": (ARROW, arrow({"song_id": IDS, "segments": [[[True]]] * 3}), 422, "column segments: "),
     "arrow, standardised": (
