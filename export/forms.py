@@ -41,11 +41,14 @@ class FormsConfig:
     lowering: Literal["auto", "scan", "unrolled", "operator"] = "auto"  # Of recurrences; auto: the fastest.
     int8: Literal["auto", "never"] = "auto"  # auto: round where that is faster and keeps the accuracy.
     int8_points: float = 0.5  # Accuracy that rounding may cost on the validation songs, in points (0.01).
+    int8_agreement: float = 0.98  # Share of the validation songs that it must give the same genre as fp32.
 
     def __post_init__(self) -> None:
-        """Refuse a loss that is none."""
+        """Refuse tolerances that are none."""
         if not 0 <= self.int8_points < 100:
             raise ConfigError(f"int8_points: expected 0 up to 100, found {self.int8_points:g}")
+        if not 0 <= self.int8_agreement <= 1:
+            raise ConfigError(f"int8_agreement: expected 0 to 1, found {self.int8_agreement:g}")
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def _rounded(job: Job, file: Path, config: FormsConfig, provider: Provider, exac
         rounded = OnnxModel(path, provider=provider, arena=lowering != "scan")
         found = compare_rounded(model, rounded, job.validation_windows, job.validation_labels)
         one = _Tried(Form(lowering, precision, None, found, {}, None), path, rounded)
-        why_not = why_not_rounded(found, config.int8_points)
+        why_not = why_not_rounded(found, config.int8_points, config.int8_agreement)
         tried.append(one.out(why_not) if why_not else one)
     return tried
 

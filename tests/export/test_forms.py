@@ -112,9 +112,8 @@ def test_int8_that_costs_accuracy_is_neither_timed_nor_shipped(monkeypatch: pyte
     for form in found.rejected:
         assert form.songs_per_s == {}
         assert str(form.why_not).startswith("costs 2.5 points of accuracy (-1.0 to 6.0) on 40 validation songs")
-    looser = shipped_with(
-        monkeypatch, timed_as((1, 1), (2, 2), (3, 3)), DenseConfig(hidden=(8,)), tmp_path, int8_points=3.0
-    )
+    cheap, dense = timed_as((1, 1), (2, 2), (3, 3)), DenseConfig(hidden=(8,))
+    looser = shipped_with(monkeypatch, cheap, dense, tmp_path, int8_points=3.0, int8_agreement=0.9)
     assert looser.form.precision == "int8_dynamic"
 
 
@@ -150,6 +149,13 @@ def test_without_validation_songs_nothing_is_rounded(monkeypatch: pytest.MonkeyP
     assert ship(without, tmp_path / "model.onnx").rejected == ()
 
 
-def test_a_loss_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match="int8_points: expected 0 up to 100, found -1"):
-        FormsConfig(int8_points=-1)
+@pytest.mark.parametrize(
+    ("tolerance", "message"),
+    [
+        ({"int8_points": -1}, "int8_points: expected 0 up to 100, found -1"),
+        ({"int8_agreement": 98}, "int8_agreement: expected 0 to 1, found 98"),
+    ],
+)
+def test_a_tolerance_that_is_none_is_refused(tolerance: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FormsConfig(**tolerance)  # type: ignore[arg-type]

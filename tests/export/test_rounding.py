@@ -59,10 +59,15 @@ def test_the_interval_covers_the_true_loss() -> None:
             Rounding(200, 0.9, 1.5, (-0.2, 3.2), 0.0),
             r"costs 1.5 points of accuracy \(-0.2 to 3.2\) on 200 validation songs; it may cost 0.5",
         ),
-        (Rounding(200, 0.9, 0.0, (0.0, 0.0), 0.02), "change a song's logits by 0.02; they may by 0.01"),
+        (Rounding(200, 0.98, 0.0, (-2.0, 2.0), 0.0), None),
+        (
+            Rounding(200, 0.975, 0.0, (-2.0, 2.0), 0.0),
+            "the same genre as in fp32 for 97.5% of 200 validation songs; it must be for 98.0%",
+        ),
+        (Rounding(200, 1.0, 0.0, (0.0, 0.0), 0.02), "change a song's logits by 0.02; they may by 0.01"),
         (Rounding(200, 0.9, float("nan"), (0.0, 0.0), 0.0), "costs nan points"),
     ],
 )
 def test_what_costs_too_much_is_not_shipped(found: Rounding, reason: str | None) -> None:
-    said = why_not_rounded(found, most_points=0.5)
+    said = why_not_rounded(found, most_points=0.5, least_agreement=0.98)
     assert said is None if reason is None else re.search(reason, str(said))
