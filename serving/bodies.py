@@ -14,6 +14,7 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -85,9 +86,9 @@ def _read_json(body: bytes, units: Units, max_songs: int) -> SongsIn:
         raise _unexpected("body.songs", "a list", songs)
     _counted(len(songs), max_songs)
     song_ids = [_song_id(place, song) for place, song in enumerate(songs)]
-    segments = [song["segments"] for song in songs]
-    if b"true" in body or b"false" in body:  # To numpy a boolean among numbers is a number.
-        segments = [_booleans_kept(one) for one in segments]
+    # To numpy a boolean among numbers is a number.
+    prepared = _booleans_kept if _has_booleans(body) else _packed
+    segments = [prepared(song["segments"]) for song in songs]
     sound, errors = check_songs(segments, song_ids, units)
     return SongsIn(song_ids, sound, errors, content.get("mode"), content.get("threshold"))
 
@@ -121,6 +122,24 @@ def _song_id(place: int, song: Any) -> str:
     except UnicodeEncodeError:  # Python's reader lets half a surrogate pair in, and no answer can carry it out.
         raise Refusal(422, "bad body", f"{where}.id: expected text, found half a surrogate pair") from None
     return song_id
+
+
+def _has_booleans(body: bytes) -> bool:
+    """Tell whether `true` or `false` is in a body; to see that one of their letters is not takes a tenth of the time."""
+    return (b"u" in body and b"true" in body) or (b"l" in body and b"false" in body)
+
+
+def _packed(segments: Any) -> Any:
+    """Return a song of rows of 25 numbers as (T, 25), in half the time that numpy takes; anything else as it is."""
+    if not isinstance(segments, list):
+        return segments
+    try:
+        if set(map(len, segments)) != {N_FEATURES}:
+            return segments
+        packed = struct.pack(f"{len(segments) * N_FEATURES}d", *chain.from_iterable(segments))
+    except (TypeError, OverflowError, struct.error):
+        return segments
+    return np.frombuffer(packed).reshape(-1, N_FEATURES)
 
 
 def _booleans_kept(segments: Any) -> Any:

@@ -146,6 +146,31 @@ def test_a_bad_song_of_a_table_has_an_error_of_its_own(song: Any, message: str) 
     assert [len(one) for one in found.sound] == [1, 400]
 
 
+@pytest.mark.parametrize(
+    ("song", "message"),
+    [
+        (3, "expected shape (segments, 25)"),
+        ({"timbre": []}, "expected numbers, found an object"),
+        (["5" * 25], "expected numbers, found text"),
+        ([{str(n): 0 for n in range(25)}], "expected numbers, found an object"),
+        ([[0.5] * 24 + ["-5"]], "expected numbers, found text"),
+        ([[0.5] * 24 + [None]], "expected numbers, found null"),
+        ([[0.5] * 24 + [True]], "expected numbers, found a boolean"),
+        ([[0.5] * 24 + [False]], "expected numbers, found a boolean"),
+        ([[[0.5]] * 25], "expected shape (segments, 25)"),
+        ([[0.5] * 24 + [10**400]], "expected numbers, found one too large"),
+        ([[0.5] * 24 + [10**300]], "segment 0: expected finite numbers, found inf in loudness_start_db"),
+    ],
+)
+def test_a_bad_song_of_a_json_body_has_an_error_of_its_own(song: Any, message: str) -> None:
+    songs = [OTHERS[0].tolist(), song, OTHERS[2].tolist()]
+    body = json.dumps({"songs": [{"id": str(n), "segments": one} for n, one in enumerate(songs)]}).encode()
+    found = ask(body, JSON)
+    assert str(found.errors[1]).startswith("song '1'")
+    assert message in str(found.errors[1])
+    assert [len(one) for one in found.sound] == [1, 400]
+
+
 @pytest.mark.parametrize("song", [None, [None] * 3000, [math.nan] * 3000])
 def test_nulls_in_a_window_are_an_error_of_that_song(song: Any) -> None:
     segments = pa.array([WINDOWS[0].ravel(), song], FLAT_WINDOW)
