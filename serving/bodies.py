@@ -125,7 +125,7 @@ def _song_id(place: int, song: Any) -> str:
 
 
 def _has_booleans(body: bytes) -> bool:
-    """Tell whether `true` or `false` is in a body; to see that one of their letters is not takes a tenth of the time."""
+    """Tell whether `true` or `false` is in a body; that a letter of theirs is not takes a tenth of the time to see."""
     return (b"u" in body and b"true" in body) or (b"l" in body and b"false" in body)
 
 
