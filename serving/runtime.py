@@ -72,9 +72,8 @@ class OnnxModel:
         """Return logits (n, n_classes) for raw windows (n, 120, 25)."""
         if self.provider != PROVIDER_NAMES["cpu"]:
             return self._run(windows)
-        turns = max(
-            1, round(len(windows) / (self._threads * BEST_WINDOWS))
-        )  # Of every thread, so that all end together.
+        # Turns of every thread, equal ones, so that all end together.
+        turns = max(1, round(len(windows) / (self._threads * BEST_WINDOWS)))
         share = max(math.ceil(len(windows) / (self._threads * turns)), LEAST_WINDOWS)
         shares = [windows[at : at + share] for at in range(0, max(len(windows), 1), share)]
         run = map if self._threads == 1 or len(shares) == 1 else self._pool.map
