@@ -45,16 +45,17 @@ def draw_tradeoff(picture: Path, rows: Sequence[TradeoffRow], found: Evaluation,
 
     # Below the lines there is room for the legend and for what is said of the dial.
     low, high = min(random.min(), curve.min(), student, teacher), max(oracle.max(), student, teacher)
-    span = max(high - low, 0.01)
+    span = max(high - low, 0.05)
     axes.set_ylim(low - 0.45 * span, high + 0.08 * span)
     axes.set_xlim(0, 1)
+    ahead = teacher >= student
     for y, text, colour in ((teacher, "teacher only", GREEN), (student, "student only", ORANGE)):
         axes.annotate(
             f"{text}\n{y:.1%} right",
             (1, y),
             (8, 0),
             textcoords="offset points",
-            va="center" if abs(teacher - student) > 0.1 * span else "bottom" if y > min(student, teacher) else "top",
+            va="center" if abs(teacher - student) > 0.1 * span else "bottom" if (colour == GREEN) == ahead else "top",
             color=colour,
             annotation_clip=False,
         )

@@ -29,7 +29,7 @@ def plain_p_value(losses: Array, margin: float, confidence: float) -> float:
     squares, variance = 0.25, 0.25
     for loss in losses:
         value, bound = (loss + 1) / 2, (margin + 1) / 2
-        stake = min(sqrt(2 * log(1 / (1 - confidence)) / (len(losses) * variance)), 0.5 / (1 - bound))
+        stake = min(sqrt(2 * log(1 / (1 - confidence)) / (len(losses) * variance)), 0.75 / (1 - bound))
         capital *= 1 + stake * (bound - value)
         richest = max(richest, capital)
         seen.append(value)
@@ -57,7 +57,8 @@ def test_a_p_value_is_small_no_more_often_than_it_says(n: int, worse: float, bet
 
 
 @pytest.mark.parametrize(
-    ("n", "worse", "better", "margin"), [(300, 0.0, 0.0, 0.03), (2000, 0.02, 0.02, 0.02), (2000, 0.1, 0.1, 0.05)]
+    ("n", "worse", "better", "margin"),
+    [(105, 0.0, 0.0, 0.05), (300, 0.0, 0.0, 0.03), (2000, 0.02, 0.02, 0.02), (2000, 0.1, 0.1, 0.05)],
 )
 def test_a_p_value_is_small_where_the_loss_is_clearly_below_the_margin(
     n: int, worse: float, better: float, margin: float
