@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data.errors import ConfigError
+
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # From <fcntl.h> and <linux/fs.h>; renameat2(2).
 
 
@@ -28,9 +30,28 @@ def publish(draft: Path, path: Path) -> None:
     os.replace(draft, path)
 
 
+def check_place(path: Path, mark: str) -> None:
+    """Refuse to let a folder replace anything but an empty folder or one of its kind, which has a file `mark`.
+
+    Raises:
+        ConfigError: something else is at `path`.
+    """
+    if not path.is_dir():
+        found = "a file" if path.exists() else None
+    else:
+        found = None if (path / mark).is_file() or not any(path.iterdir()) else f"a folder of other files, no {mark}"
+    if found:
+        raise ConfigError(f"{path}: expected nothing there, or a folder with {mark} to replace; found {found}")
+
+
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; when the block ends well, it takes the place of the folder `path` in one step."""
+def atomic_folder(path: Path, mark: str) -> Iterator[Path]:
+    """Yield an empty folder to fill; when the block ends well, it takes the place of the folder `path` in one step.
+
+    Only of one of its kind, see `check_place`. Where `path` is a link, it is the folder behind it that is replaced.
+    """
+    check_place(path, mark)
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft_of(path)
     shutil.rmtree(draft, ignore_errors=True)

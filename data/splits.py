@@ -50,6 +50,11 @@ class Splits:
 def split(songs: SongTable, shares: Shares, seed: int) -> Splits:
     """Deal the labelled songs of a table to train, validation, calibration and test."""
     rows = labelled_rows(songs)
+    odd = next((name for name in songs.classes if "\t" in name), None)
+    if odd is not None:
+        raise LabelError(
+            f"{songs.path}: expected classes without tabs, which stand between them in a model; found {odd!r}"
+        )
     hand_of = deal(songs, rows, HANDS, seed)
     parts: list[Ints] = []
     first = 0

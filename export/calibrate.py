@@ -27,7 +27,7 @@ from export.card import seal
 from export.dial import Dial, check_calibration_songs, set_dial
 from export.seen import were_seen
 from export.temperature import Temperatures, hear
-from serving.bundle import Manifest, ModelEntry, Target, load_bundle
+from serving.bundle import MANIFEST, Manifest, ModelEntry, Target, load_bundle
 from serving.cascade import open_model
 from serving.evaluate import labelled
 from serving.runtime import Provider
@@ -127,8 +127,9 @@ def calibrate(
         us_per_window(student, sample, manifest.student.windows),
         us_per_window(teacher, sample, manifest.teacher.windows),
     )
-    with atomic_folder(out or bundle) as folder:
-        shutil.copytree(bundle, folder, dirs_exist_ok=True)
+    with atomic_folder(out or bundle, MANIFEST) as folder:
+        for name in manifest.sha256:
+            shutil.copyfile(bundle / name, folder / name)
         dial = set_dial(*heard, labels, goal, costs, folder, per_class=per_class)
         if goal.target == "within" and not dial.guarantee.kept:
             raise UnsupportedError(f"{out or bundle}: not written. All that can be said is {dial.guarantee}.")

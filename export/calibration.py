@@ -33,7 +33,10 @@ class CalibrationConfig:
     def __post_init__(self) -> None:
         """Refuse promises that mean nothing."""
         if not 0 < self.points < 100 or not 0.5 <= self.confidence < 1:
-            raise ConfigError(f"expected points between 0 and 100 and confidence from 0.5 up to 1; found {self}")
+            raise ConfigError(
+                "expected points above 0 and below 100 and a confidence of 0.5 or more and below 1, found "
+                f"{self.points:g} and {self.confidence:g}"
+            )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ def card(manifest: Manifest) -> str:
     return f"""# Genres for songs: a Segue bundle
 
 A fast student and an accurate teacher that put one of {len(manifest.classes)} genres on a song, from its audio-analysis
-segments. The student answers; a song it is unsure of, above {manifest.threshold_nats:.3f} nats, goes on to the teacher.
+segments. The student answers; a song it is unsure of goes on to the teacher: above {manifest.threshold_nats:.3f}
+nats{_scales(manifest)}.
 
 Genres: {", ".join(manifest.classes)}.
 
@@ -70,6 +71,11 @@ Licence: {manifest.licence}.
 
 Made {made.time[:10]} by commit {made.commit}. `manifest.json` has the whole story and a sha256 for every file.
 """
+
+
+def _scales(manifest: Manifest) -> str:
+    scales = manifest.class_scales
+    return f" times {min(scales):.2g} to {max(scales):.2g} by the genre it says" if scales else ""
 
 
 def _metrics(found: Evaluation) -> str:

@@ -5,7 +5,8 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from data.errors import SongError
 from data.song import Ints
 from data.table import SongTable
-from export.calibration import Costs, Goal, choose_threshold, deal_parts, fit_class_scales
+from export.calibration import SHAPE_SHARE, Costs, Goal, choose_threshold, deal_parts, fit_class_scales
 from export.picture import draw_tradeoff
 from export.reliability import draw_reliability
 from export.temperature import Heard, Temperatures, fit_temperatures
@@ -69,6 +70,8 @@ def set_dial(
     student, teacher, labels = student.take(setting), teacher.take(setting), labels[setting]
     student_says, teacher_says = ours.opinion(student, scales), theirs.opinion(teacher)
     threshold, guarantee = choose_threshold(student_says, teacher_says, labels, goal, costs)
+    if guarantee.songs_needed:
+        guarantee = replace(guarantee, songs_needed=ceil(guarantee.songs_needed / (1 - SHAPE_SHARE)))
     found = evaluation(student_says, teacher_says, labels, threshold)
     rows = tradeoff(
         student_says,

@@ -33,13 +33,13 @@ from export.dial import Dial, check_calibration_songs, set_dial
 from export.forms import FormsConfig, Job, Shipped, ship
 from export.seen import write_seen
 from export.temperature import Heard, Temperatures, hear
-from serving.bundle import FORMAT_VERSION, Evaluation, Manifest, ModelEntry
+from serving.bundle import FORMAT_VERSION, MANIFEST, Evaluation, Manifest, ModelEntry
 from serving.cascade import Opinion
 from serving.runtime import Provider
 from serving.timing import SERVING_BATCH, us_per_window
 from serving.tradeoff import area_above_random, evaluation
 from training.networks.network import Network
-from training.runs import Run, load_run, load_splits
+from training.runs import Run, load_run, load_splits, unlabelled_rows
 
 PARITY_SONGS = 1000
 
@@ -54,7 +54,10 @@ class WindowsConfig:
     def __post_init__(self) -> None:
         """Refuse a model that sees nothing."""
         if any(one is not None and one < 1 for one in (self.student_windows, self.teacher_windows)):
-            raise ConfigError(f"expected at least one window for each model, found {self}")
+            raise ConfigError(
+                "expected at least one window for each model, found student_windows "
+                f"{self.student_windows} and teacher_windows {self.teacher_windows}"
+            )
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def export(
     if not len(splits.calibration):
         raise RunError(f"{run}: expected calibration songs, found none. Train the teacher with --calibration above 0.")
     labels = table.labels[splits.calibration]
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, MANIFEST) as folder:
         student, teacher = (
             _write(folder, one, network, seen or one.loop.windows, table, splits, forms, provider)
             for one, network, seen in (
@@ -154,7 +157,8 @@ def export(
         goal = Goal("within", calibration.points, calibration.confidence)
         costs = Costs(student.us_per_window, teacher.us_per_window)
         dial = set_dial(student.heard, teacher.heard, labels, goal, costs, folder)
-        write_seen(folder, [table.song_ids[row] for row in (*splits.train, *splits.validation)])
+        without_label = unlabelled_rows(table, splits) if student_run.unlabelled_songs else ()
+        write_seen(folder, [table.song_ids[row] for row in (*splits.train, *splits.validation, *without_label)])
         manifest = seal(
             folder,
             Manifest(

@@ -75,7 +75,10 @@ def draw_tradeoff(picture: Path, rows: Sequence[TradeoffRow], found: Evaluation,
     axes.set_ylabel(f"share of {found.songs:,} calibration songs answered right")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    axes.secondary_xaxis("top", functions=_cost_axis(rows)).set_xlabel("cost: microseconds a song")
+    if rates[-1] > rates[0]:
+        costs = axes.secondary_xaxis("top", functions=_cost_axis(rows))
+        costs.set_xlabel("cost: microseconds a song")
+        costs.ticklabel_format(useOffset=False, style="plain")
     axes.grid(axis="y", color="0.93")
     axes.set_axisbelow(True)
     axes.spines["right"].set_visible(False)

@@ -86,11 +86,11 @@ def _fit(heard: Opinion, labels: Ints, fitting: Ints, measuring: Ints, windows: 
     value = fit_temperature(heard.logits[fitting], labels[fitting])
     if min(abs(np.log(value / end)) for end in TEMPERATURES) < AT_THE_END:
         log.warning(
-            "%s: its temperature stands at %.3g, the end of the range; on %d calibration songs it is %s right",
+            "%s: its temperature stands at %.3g, the end of the range; on %d calibration songs it is %s",
             name,
             value,
             len(fitting),
-            "always" if value < 1 else "hardly ever",
+            "always right" if value < 1 else "far less often right than it is sure",
         )
     logits, right = heard.logits[measuring], labels[measuring]
     before, after = (scores(softmax(logits, one), right) for one in (1.0, value))

@@ -120,7 +120,7 @@ class Guarantee:
     calibration_songs: int
     confidence: float | None  # In at least this share of calibration sets a promise holds. None: no promise was asked.
     kept: bool  # Promised. False: measured only.
-    songs_needed: int | None  # To promise what was asked, about. None: it is promised, or no number of songs could.
+    songs_needed: int | None  # With those that fit temperatures, about. None: it is promised, or no number would do.
 
     def __str__(self) -> str:
         songs = f"{self.calibration_songs:,} calibration songs"
@@ -137,15 +137,15 @@ class Guarantee:
         else:
             claim = f"an accuracy of at least {self.asked:g}"
             found = f"an accuracy of {self.measured:.3f}"
+        percent = f"{100 * (self.confidence or 0):g}%"
         if self.kept:
-            return f"promised: {claim}, with {self.confidence:.0%} confidence, from {songs}"
+            return f"promised: {claim}, with {percent} confidence, from {songs}"
         if self.songs_needed:
-            more = f"about {self.songs_needed:,} like these would"
+            more = f"about {self.songs_needed:,} like these would, a quarter of them for the temperatures"
         else:
             more = "more like these would not either, since it fails even where every song falls back"
         return (
-            f"measured, not promised: {found} on {songs}; they cannot support {claim} with {self.confidence:.0%} "
-            f"confidence, {more}"
+            f"measured, not promised: {found} on {songs}; they cannot support {claim} with {percent} confidence, {more}"
         )
 
 
@@ -226,13 +226,18 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(f"{path / MANIFEST}: not a manifest: {error!r}") from None
     if found != FORMAT_VERSION:
         raise BundleError(
-            f"{path}: expected bundle format {FORMAT_VERSION}, found {found}. Export it again with this Segue."
+            f"{path}: expected bundle format {FORMAT_VERSION}, found {found!r}. Export it again with this Segue."
         )
     try:
         manifest = TypeAdapter(Manifest).validate_python(given)
     except ValidationError as error:
         raise BundleError(f"{path / MANIFEST}: not a manifest of format {FORMAT_VERSION}: {error}") from None
     _verify(path, manifest)
+    if version_of(given) != manifest.version:
+        raise BundleError(
+            f"{path / MANIFEST}: expected the content that version {manifest.version} names, found another; the file "
+            "was changed or damaged. `segue calibrate` sets the dial."
+        )
     return Bundle(path, manifest, read_tradeoff(path / TRADEOFF))
 
 
@@ -257,10 +262,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Hash the files of a bundle, name its version by them, write the manifest, and return it."""
     hashes = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
     named = replace(manifest, sha256=hashes, version="")
-    version = hashlib.sha256(json.dumps(asdict(named), sort_keys=True).encode()).hexdigest()[:12]
-    sealed = replace(named, version=version)
+    sealed = replace(named, version=version_of(json.loads(json.dumps(asdict(named)))))
     (folder / MANIFEST).write_text(json.dumps(asdict(sealed), indent=2) + "\n")
     return sealed
+
+
+def version_of(manifest: dict[str, Any]) -> str:
+    """Return the version that names the content of a manifest, and so all files that it has hashes of."""
+    return hashlib.sha256(json.dumps({**manifest, "version": ""}, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def sha256(path: Path) -> str:

@@ -21,6 +21,7 @@ from data.errors import RunError
 from data.metrics import log_softmax
 from data.song import Floats
 from data.table import SongTable
+from training.journal import RECORD
 from training.networks.build import EnsembleConfig, SingleConfig
 from training.networks.ensemble import Ensemble
 from training.networks.network import Network
@@ -57,7 +58,7 @@ def join(runs: Positional[tuple[Path, ...]], out: Path, songs: Path | None = Non
     config, teacher = EnsembleConfig(tuple(configs)), Ensemble(networks)
     held_out = _held_out(runs) if all(record.held_out_accuracy is not None for record, _ in loaded) else None
     joined = describe("teacher", config, first.loop, table, splits, teacher, held_out)
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, RECORD) as folder:
         save_run(folder, joined, teacher, table, splits)
         if held_out is not None:
             save_held_out(folder, held_out)

@@ -23,12 +23,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.atomic import atomic_file
+from data.atomic import atomic_file, check_place
 from data.command import to_json
 from data.errors import MissingDependencyError, RunError
 
 log = logging.getLogger(__name__)
 
+RECORD = "run.json"  # The file that makes a folder a run.
 SETTINGS, CHECKPOINTS, METRICS, TENSORBOARD = "settings.json", "checkpoints", "metrics", "tensorboard"
 Tensors = Mapping[str, Tensor]
 
@@ -76,8 +77,10 @@ class Journal:
 
         Raises:
             RunError: there is nothing to go on with, or it was started with other settings.
+            ConfigError: something other than a run is at `out`, and would be lost.
             MissingDependencyError: metrics for TensorBoard are asked for, and it is not installed.
         """
+        check_place(out, RECORD)
         if tensorboard:
             _summary_writer()
         folder = out.with_name(f"{out.name}.training")

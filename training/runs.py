@@ -28,7 +28,7 @@ from data.provenance import Provenance, provenance
 from data.song import Floats, Ints, Units
 from data.splits import Splits
 from data.table import NO_LABEL, SongTable
-from training.journal import telling_why
+from training.journal import RECORD, telling_why
 from training.loop import LoopConfig, predict
 from training.losses import DistillationConfig, LabelConfig
 from training.networks.build import Config, Role, build
@@ -53,7 +53,8 @@ class Run:
     held_out_accuracy: float | None  # Of the fold teachers, each on the songs it never saw.
     provenance: Provenance
     labels: LabelConfig | None = None  # How a teacher learnt from labels; None of teachers that were joined.
-    distillation: DistillationConfig | None = None  # How a student learnt from its teacher.
+    distillation: DistillationConfig | None = None  # How a student learnt from its teacher ...
+    unlabelled_songs: int = 0  # ... of so many songs without a label too: all of `unlabelled_rows`, or none.
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def describe(
     held_out: HeldOut | None = None,
     labels: LabelConfig | None = None,
     distillation: DistillationConfig | None = None,
+    unlabelled_songs: int = 0,
 ) -> Run:
     """Return the record of a training run that has just ended with `network`."""
     rows = splits.validation
@@ -93,6 +95,7 @@ def describe(
         provenance=provenance(),
         labels=labels,
         distillation=distillation,
+        unlabelled_songs=unlabelled_songs,
     )
 
 
@@ -100,7 +103,7 @@ def save_run(folder: Path, run: Run, network: Network, songs: SongTable, splits:
     """Write the files every run has into `folder`."""
     ids = {name: [songs.song_ids[row] for row in rows] for name, rows in vars(splits).items()}
     with telling_why(folder):
-        (folder / "run.json").write_text(json.dumps(dataclasses.asdict(run), indent=2))
+        (folder / RECORD).write_text(json.dumps(dataclasses.asdict(run), indent=2))
         (folder / "splits.json").write_text(json.dumps(ids, indent=1))
         save_tensors(network.state_dict(), folder / "model.safetensors")
 
@@ -138,9 +141,9 @@ def load_record(folder: Path, role: Role | None = None) -> Run:
             f"{folder}: expected {expected}, found no such folder. `segue train-{role or 'teacher'}` makes one."
         )
     try:
-        run = TypeAdapter(Run).validate_json((folder / "run.json").read_bytes())
+        run = TypeAdapter(Run).validate_json((folder / RECORD).read_bytes())
     except FileNotFoundError:
-        raise RunError(f"{folder}: expected {expected}, found a folder without run.json") from None
+        raise RunError(f"{folder}: expected {expected}, found a folder without {RECORD}") from None
     except (ValidationError, ConfigError) as error:
         raise RunError(f"{folder / 'run.json'}: not the record of a run: {error}") from None
     if role and run.role != role:

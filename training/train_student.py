@@ -27,7 +27,7 @@ from data.metrics import agreement
 from data.table import SongTable
 from training.execution import Execution
 from training.feed import check_songs
-from training.journal import journal
+from training.journal import RECORD, journal
 from training.loop import LoopConfig, fit, predict
 from training.losses import DistillationConfig, DistillationLoss, Targets
 from training.networks.build import build
@@ -78,6 +78,8 @@ def train_student(
     """
     if len(network.hidden) != 1:
         raise ConfigError(f"hidden: expected one hidden layer, which is what makes a student, found {network.hidden}")
+    if out.resolve() == teacher.resolve():
+        raise ConfigError(f"out: expected another folder than the teacher's, found {out}")
     started = time.perf_counter()
     execution.prepare()
     teacher_run, teacher_network = load_run(teacher, "teacher")
@@ -110,12 +112,15 @@ def train_student(
             execution=execution,
             journal=kept,
         )
-        record = describe("student", network, loop, table, splits, student, distillation=distillation)
-        with atomic_folder(out) as folder:
+        record = describe(
+            "student", network, loop, table, splits, student, distillation=distillation,
+            unlabelled_songs=len(without_label),
+        )  # fmt: skip
+        with atomic_folder(out, RECORD) as folder:
             save_run(folder, record, student, table, splits)
             kept.hand_over(folder)
             (folder / "teacher").mkdir()
-            for file in ("run.json", "model.safetensors"):
+            for file in (RECORD, "model.safetensors"):
                 shutil.copy2(teacher / file, folder / "teacher" / file)
     teacher_logits = predict(teacher_network, table, splits.validation, teacher_run.loop.windows)
     return TrainedStudent(

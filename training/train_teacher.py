@@ -33,7 +33,7 @@ from data.splits import Shares, deal, labelled_rows, split
 from data.table import SongTable
 from training.execution import Execution
 from training.feed import check_songs
-from training.journal import Journal, journal
+from training.journal import RECORD, Journal, journal
 from training.loop import Fit, LoopConfig, fit, predict
 from training.losses import LabelConfig, LabelLoss, Targets
 from training.networks.build import Config, EnsembleConfig, SingleConfig, build
@@ -124,7 +124,7 @@ def train_teacher(
             config = network
             teacher, _ = fit_to_labels(table, splits.train, splits.validation, network, loop, "teacher", **fitting)
         record = describe("teacher", config, loop, table, splits, teacher, held_out, labels=labels)
-        with atomic_folder(out) as folder:
+        with atomic_folder(out, RECORD) as folder:
             save_run(folder, record, teacher, table, splits)
             kept.hand_over(folder)
             if held_out is not None:

@@ -24,6 +24,7 @@ WEIGHT_STEPS = 63
 LEAST_STEP = 1e-20
 MOST_BIAS_STEPS = 2**30
 INPUT_STEPS = 127
+WINDOWS_AT_ONCE = 256
 OUTSIDE = 1e-4  # Share of the inputs beyond the ends of a static range.
 
 
@@ -54,7 +55,8 @@ class Int8:
 
         hook = head.input_norm.register_forward_hook(keep)
         with torch.inference_mode():
-            network.eval()(torch.from_numpy(self.windows))
+            for part in torch.split(torch.from_numpy(self.windows), WINDOWS_AT_ONCE):
+                network.eval()(part)
         hook.remove()
         return float(np.quantile(torch.cat(read).abs().numpy(), 1 - OUTSIDE))
 

@@ -108,6 +108,14 @@ def test_cross_entropy_is_zero_when_certain_and_log_of_the_classes_when_clueless
     np.testing.assert_allclose(cross_entropy_nats(clueless), math.log(n_classes), rtol=1e-12)
 
 
+def test_cross_entropy_tells_apart_what_is_certain_to_all_digits() -> None:
+    """Else a threshold of 0 would accept songs, and not all could fall back."""
+    leads = np.array([30.0, 40.0, 100.0, 600.0])
+    logits = np.stack([leads, np.zeros(4), np.full(4, -1.0)], axis=1)
+    plain = (1 + math.exp(-1)) * np.exp(-leads)  # log(1 + x) is x where x is small.
+    np.testing.assert_allclose(cross_entropy_nats(softmax(logits)), plain, rtol=1e-9)
+
+
 @given(st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=12), st.floats(0.25, 8))
 def test_cross_entropy_is_never_below_zero_nor_above_log_of_the_classes(row: list[float], temperature: float) -> None:
     (found,) = cross_entropy_nats(softmax(np.array([row], dtype=np.float32), temperature))

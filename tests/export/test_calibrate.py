@@ -1,6 +1,7 @@
 """`segue calibrate`: a bundle with the dial set anew, whole and verified, or the old one and the reason."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from data.synth import synth
 from data.table import SongTable
 from export.calibrate import Calibrated, calibrate, main
 from export.calibration import UnsupportedError, deal_parts
+from export.promise import songs_for_losses
 from serving.bundle import load_bundle
 from serving.cascade import open_cascade
 from serving.evaluate import evaluate
@@ -75,6 +77,31 @@ def test_the_songs_of_the_training_table_that_no_model_has_seen_set_the_dial(
     assert found.trained_on == 420
     assert found.manifest.guarantee.calibration_songs == 135
     assert "(left out: 420 that the models were trained on)" in str(found)
+
+
+def test_no_confidence_is_rounded_up_and_the_quarter_for_temperatures_is_counted(
+    bundle: Path, songs: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"within": 0.5, "confidence": 0.999}
+    with pytest.raises(
+        UnsupportedError, match=r"with 99\.9% confidence, about [\d,]+ like these would, a quarter"
+    ) as said:
+        calibrate(bundle, songs, **options, out=tmp_path / "bundle")
+    needed = int(re.search(r"about ([\d,]+) like", str(said.value))[1].replace(",", ""))  # type: ignore[index]
+    alone = songs_for_losses(np.zeros(300), 0.005, 0.999)
+    assert alone is not None
+    assert needed == pytest.approx(alone / 0.75, abs=2)
+
+
+def test_a_bundle_that_cannot_be_written_and_has_other_files_is_calibrated_elsewhere(
+    bundle: Path, songs: Path, tmp_path: Path
+) -> None:
+    here = shutil.copytree(bundle, tmp_path / "here")
+    (here / "notes").mkdir()
+    (here / "student.onnx").chmod(0o444)
+    manifest = calibrate(here, songs, fallback_rate=0.4, out=tmp_path / "there").manifest
+    assert {file.name for file in (tmp_path / "there").iterdir()} == {"manifest.json", *manifest.sha256}
+    assert load_bundle(tmp_path / "there").manifest == manifest
 
 
 def test_thresholds_per_class_are_honoured_everywhere(bundle: Path, songs: Path, tmp_path: Path) -> None:

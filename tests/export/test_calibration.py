@@ -251,7 +251,7 @@ def test_a_goal_that_means_nothing_is_refused(target: Target, asked: float, conf
     ("points", "confidence"), [(0, 0.95), (100, 0.95), (-1, 0.95), (np.nan, 0.95), (1, 0.4), (1, 1.0), (1, np.nan)]
 )
 def test_a_default_that_means_nothing_is_refused(points: float, confidence: float) -> None:
-    with pytest.raises(ConfigError, match="expected points between 0 and 100 and confidence"):
+    with pytest.raises(ConfigError, match=r"expected points above 0 and below 100 and a confidence of 0.5"):
         CalibrationConfig(points, confidence)
 
 

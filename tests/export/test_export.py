@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,16 @@ from data.synth import synth
 from data.table import SongTable
 from export.calibration import deal_parts
 from export.export import WindowsConfig, export, main
+from export.forms import FormsConfig
 from export.seen import were_seen
 from serving.bundle import load_bundle
 from tests.bundles import CLASSES, EASY
+from tests.random_songs import save
+from training.loop import LoopConfig
+from training.networks.dense import DenseConfig
 from training.runs import load_run
+from training.train_student import train_student
+from training.train_teacher import train_teacher
 
 FILES = (
     "student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png", "reliability.png", "trained_on.npy", "README.md",
@@ -163,12 +170,25 @@ def test_models_see_as_many_windows_as_in_training_unless_told_otherwise(run: Pa
     assert (manifest.student.windows, manifest.teacher.windows) == (2, 3)
 
 
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_songs_without_a_label_are_known_where_the_student_learnt_from_them(tmp_path: Path, unlabelled: bool) -> None:
+    synth(tmp_path / "all.arrow", songs=400, classes=len(CLASSES), difficulty=EASY)
+    batch = SongTable(tmp_path / "all.arrow").batch(range(400))
+    table = save(tmp_path / "songs.arrow", replace(batch, labels=[*batch.labels[:300], *[None] * 100]), classes=CLASSES)
+    network, loop = DenseConfig(look="flat", hidden=(8,)), LoopConfig(epochs=1)
+    train_teacher(table.path, tmp_path / "teacher", folds=2, unlabelled=unlabelled, network=network, loop=loop)
+    train_student(table.path, tmp_path / "teacher", tmp_path / "student", network, loop)
+    export(tmp_path / "student", tmp_path / "bundle", forms=FormsConfig(int8="never"))
+    assert (were_seen(load_bundle(tmp_path / "bundle"), table.song_ids[300:]) == unlabelled).all()
+
+
 def test_the_verb_prints_one_json_document_and_replaces_a_bundle(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, moved = tmp_path / "bundle", run.parent / "elsewhere.arrow"
     out.mkdir()
-    (out / "old").touch()
+    for name in ("manifest.json", "old"):
+        (out / name).touch()
     shutil.copy(SongTable(Path(load_run(run, "student")[0].songs)).path, moved)
     edit(run / "run.json", lambda record: record.update(songs="/gone/songs.arrow"))
     options = ["--songs", str(moved), "--student-windows", "2", "--points", "20", "--json"]
@@ -179,6 +199,13 @@ def test_the_verb_prints_one_json_document_and_replaces_a_bundle(
     assert (manifest["student"]["windows"], manifest["guarantee"]["asked"]) == (2, 20)
     assert not (out / "old").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "elsewhere.arrow", "student"]
+
+
+def test_a_run_is_not_replaced_by_its_bundle(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    assert main([str(run), "--out", str(run)]) == 1
+    assert f"{run}: expected nothing there, or a folder with manifest.json to replace" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
 def no_calibration(run: Path) -> None:
@@ -232,10 +259,10 @@ def test_a_run_that_cannot_be_exported_is_refused_and_the_old_bundle_stays(
 ) -> None:
     damage(run)
     (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "old").touch()
+    (tmp_path / "bundle" / "manifest.json").touch()
     with pytest.raises(kind, match=message):
         export(run, tmp_path / "bundle")
-    assert list((tmp_path / "bundle").iterdir()) == [tmp_path / "bundle" / "old"]
+    assert list((tmp_path / "bundle").iterdir()) == [tmp_path / "bundle" / "manifest.json"]
     assert not list(tmp_path.glob(".*"))
 
 
@@ -244,13 +271,13 @@ def test_a_stop_halfway_leaves_the_old_bundle(run: Path, tmp_path: Path, monkeyp
         raise KeyboardInterrupt
 
     (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "old").touch()
+    (tmp_path / "bundle" / "manifest.json").touch()
     monkeypatch.setattr("export.dial.draw_tradeoff", stop)
     assert main([str(run), "--out", str(tmp_path / "bundle")]) == 130
-    assert list((tmp_path / "bundle").iterdir()) == [tmp_path / "bundle" / "old"]
+    assert list((tmp_path / "bundle").iterdir()) == [tmp_path / "bundle" / "manifest.json"]
     assert not list(tmp_path.glob(".*"))
 
 
 def test_a_model_that_sees_no_window_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"expected at least one window for each model, found .*teacher_windows=0"):
+    with pytest.raises(ConfigError, match=r"expected at least one window for each model, found .*teacher_windows 0"):
         WindowsConfig(teacher_windows=0)

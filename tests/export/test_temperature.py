@@ -94,7 +94,7 @@ def test_before_and_after_are_those_of_the_other_songs() -> None:
     assert found.after.ece < found.before.ece
 
 
-@pytest.mark.parametrize(("right", "words"), [(True, "always right"), (False, "hardly ever right")])
+@pytest.mark.parametrize(("right", "words"), [(True, "always right"), (False, "far less often right than it is sure")])
 def test_all_right_or_all_wrong_is_said(right: bool, words: str, caplog: pytest.LogCaptureFixture) -> None:
     logits, _ = drawn_logits(100, 1.0)
     labels = (logits.argmax(axis=1) + (0 if right else 1)) % 5

@@ -76,6 +76,11 @@ def test_a_bundle_is_read_as_its_manifest_says(bundle: Path) -> None:
         (edit(lambda one: one["sha256"].update({"..": "0" * 64})), "the file .. is missing or cannot be read"),
         (edit(lambda one: one["teacher"].update(file="../teacher.onnx")), "no sha256 for ../teacher.onnx"),
         (edit(lambda one: one["sha256"].pop("student.onnx")), "no sha256 for student.onnx"),
+        (edit(lambda one: one["sha256"].pop("trained_on.npy")), "manifest.json: expected the content that version"),
+        (edit(lambda one: one.update(threshold_nats=1.9)), "manifest.json: expected the content that version"),
+        (edit(lambda one: one.update(version="0123456789ab")), "that version 0123456789ab names, found another"),
+        (edit(lambda one: one["guarantee"].update(asked=0.1)), "changed or damaged. `segue calibrate` sets the dial"),
+        (edit(lambda one: one.update(more=1)), "manifest.json: expected the content that version"),
     ],
 )
 def test_a_damaged_bundle_is_refused_with_the_reason(copy: Path, damage: Damage, message: str) -> None:
@@ -89,7 +94,7 @@ def test_a_damaged_bundle_is_refused_with_the_reason(copy: Path, damage: Damage,
     "classes", [("genre-01", "genre-00", "genre-02", "genre-03"), ("genre-00", "genre-01", "genre-02")]
 )
 def test_classes_that_are_not_those_of_the_models_are_refused(copy: Path, classes: tuple[str, ...]) -> None:
-    edit(lambda one: one.update(classes=classes))(copy)
+    write_manifest(copy, replace(load_bundle(copy).manifest, classes=classes))
     message = (
         f"student.onnx: expected the classes of the manifest, {', '.join(classes)}; "
         "found genre-00, genre-01, genre-02, genre-03"

@@ -1,9 +1,9 @@
 """A new bundle without a pause: swapped when it is good, refused when it is not, and nobody notices."""
 
 import asyncio
-import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from serving import live as live_module
 from serving.bodies import RAW
-from serving.bundle import load_bundle
+from serving.bundle import load_bundle, write_manifest
 from tests.serving.conftest import OwnClient, OwnService
 
 SONG = bytes(12_000)
@@ -24,9 +24,9 @@ def changing(bundle: Path, tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
-def rename(bundle: Path, version: str) -> None:
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    (bundle / "manifest.json").write_text(json.dumps(manifest | {"version": version}))
+def renew(bundle: Path) -> str:
+    """Make another version of a bundle, of the same models, and return its name."""
+    return write_manifest(bundle, replace(load_bundle(bundle).manifest, licence="of another version")).version
 
 
 async def asked_while_reloading(service: OwnClient) -> tuple[Any, list[Any]]:
@@ -43,13 +43,13 @@ async def asked_while_reloading(service: OwnClient) -> tuple[Any, list[Any]]:
 def test_a_good_bundle_is_swapped_in_under_load(own_service: OwnService, changing: Path) -> None:
     old = load_bundle(changing).manifest.version
     service = own_service(bundle=changing, tokens=("admin=root",))
-    rename(changing, "new")
+    new = renew(changing)
     reload, responses = service.runner.run(asked_while_reloading(service))
-    assert (reload.status_code, reload.json()) == (200, {"bundle": "new"})
+    assert (reload.status_code, reload.json()) == (200, {"bundle": new})
     assert {response.status_code for response in responses} == {200}
     versions = [response.json()["bundle"] for response in responses]
-    assert versions[-1] == "new"
-    assert versions == [old] * versions.count(old) + ["new"] * versions.count("new")
+    assert versions[-1] == new
+    assert versions == [old] * versions.count(old) + [new] * versions.count(new)
     assert service.metric("segue_reloads_total", result="swapped") == 1
 
 
@@ -57,7 +57,7 @@ def test_a_good_bundle_is_swapped_in_under_load(own_service: OwnService, changin
 def test_a_corrupt_bundle_is_refused_under_load(own_service: OwnService, changing: Path, file: str) -> None:
     old = load_bundle(changing).manifest.version
     service = own_service(bundle=changing, tokens=("admin=root",))
-    rename(changing, "new")
+    renew(changing)
     (changing / file).write_bytes(b"damaged")
     reload, responses = service.runner.run(asked_while_reloading(service))
     assert reload.status_code == 409
@@ -75,12 +75,12 @@ def test_every_worker_follows_the_one_that_was_asked(
     signal = tmp_path / "reload"
     signal.touch()
     asked, other = (own_service(bundle=changing, tokens=("admin=root",), reload_file=signal) for _ in range(2))
-    rename(changing, "new")
+    new = renew(changing)
 
     async def follow() -> None:
         watches = [asyncio.create_task(service.live.watch()) for service in (asked, other)]
         await asked.http.post("/v1/admin/reload", headers={"authorization": "Bearer root"})
-        while other.live.engine.bundle.manifest.version != "new":
+        while other.live.engine.bundle.manifest.version != new:
             await asyncio.sleep(0.001)
         (changing / "student.onnx").write_bytes(b"damaged")
         os.utime(signal, ns=(1, 1))  # Another time than before, whatever the file system's clock.
@@ -90,5 +90,5 @@ def test_every_worker_follows_the_one_that_was_asked(
             watch.cancel()
 
     asked.runner.run(follow())
-    assert other.live.engine.bundle.manifest.version == "new"
+    assert other.live.engine.bundle.manifest.version == new
     assert asked.metric("segue_reloads_total", result="swapped") == 1  # It did not follow itself.

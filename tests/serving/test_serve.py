@@ -12,13 +12,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data.song import Floats
 from serving.bodies import RAW
-from serving.bundle import load_bundle
+from serving.bundle import load_bundle, write_manifest
 from serving.cascade import open_cascade
 from serving.serve import main
 from tests.bundles import CLASSES
@@ -100,10 +101,10 @@ def test_the_printed_curl_line_works_and_sigterm_loses_nothing(bundle: Path, tmp
 def test_a_new_bundle_reaches_every_worker_and_a_bad_one_none(bundle: Path, tmp_path: Path) -> None:
     here, port = tmp_path / "bundle", free_port()
     shutil.copytree(bundle, here)
-    manifest = json.loads((bundle / "manifest.json").read_text())
 
-    def name(version: str) -> None:
-        (here / "manifest.json").write_text(json.dumps(manifest | {"version": version}))
+    def renew(licence: str) -> str:
+        """Make another version of the same models."""
+        return write_manifest(here, replace(load_bundle(here).manifest, licence=licence)).version
 
     env = environment(tmp_path / "home") | {"SEGUE_TOKENS": "admin=root"}
     words = ["segue", "serve", str(here), "--port", str(port), "--workers", "2"]
@@ -123,15 +124,15 @@ def test_a_new_bundle_reaches_every_worker_and_a_bad_one_none(bundle: Path, tmp_
             return fetch(f"{server.url}/v1/admin/reload", b"", authorization="Bearer root")
 
         eventually(lambda: "segue_workers_with_teacher 2.0" in fetch(f"{server.url}/metrics")[1])
-        name("second")
+        second = renew("second")
         os.kill(server.process.pid, signal.SIGHUP)
         eventually(lambda: reloads("swapped") == 2)
-        assert versions() == {"second"}
+        assert versions() == {second}
 
-        name("third")
-        assert reload() == (200, '{"bundle":"third"}')
+        third = renew("third")
+        assert reload() == (200, f'{{"bundle":"{third}"}}')
         eventually(lambda: reloads("swapped") == 4)
-        assert versions() == {"third"}
+        assert versions() == {third}
 
         (here / "student.onnx").write_bytes(b"damaged")
         os.kill(server.process.pid, signal.SIGHUP)
@@ -140,7 +141,7 @@ def test_a_new_bundle_reaches_every_worker_and_a_bad_one_none(bundle: Path, tmp_
         assert status == 409
         assert "the old bundle stays: bundle/student.onnx: expected sha256" in answer
         assert str(tmp_path) not in answer
-        assert versions() == {"third"}
+        assert versions() == {third}
         assert reloads("swapped") == 4
         assert server.stop() == 0
 
