@@ -45,7 +45,7 @@ def draw_tradeoff(picture: Path, rows: Sequence[TradeoffRow], found: Evaluation,
 
     # Below the lines there is room for the legend and for what is said of the dial.
     low, high = min(random.min(), curve.min(), student, teacher), max(oracle.max(), student, teacher)
-    span = max(high - low, 0.05)
+    span = max(high - low, 0.1)
     axes.set_ylim(low - 0.45 * span, high + 0.08 * span)
     axes.set_xlim(0, 1)
     ahead = teacher >= student
