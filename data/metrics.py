@@ -46,10 +46,9 @@ def cross_entropy_nats(probs: Probs) -> Probs:
     The cross-entropy of the model's distribution against its own decision: 0 = certain, log(n_classes) = clueless. It
     needs no label, so it can be read at serving time. A NaN stays a NaN, which no threshold accepts.
     """
-    others = np.sort(probs, axis=1)[:, :-1].sum(
-        axis=1
-    )  # What the largest lacks of 1, even where it is 1 to all digits.
-    return np.abs(np.log1p(-others))
+    others = np.sort(probs, axis=1)[:, :-1].sum(axis=1)  # What the largest lacks of 1, even if it is 1 to all digits.
+    nats: Probs = np.abs(np.log1p(-others))
+    return nats
 
 
 def accuracy(scores: NDArray[Any], labels: Ints) -> float:
