@@ -25,12 +25,12 @@ from data.table import SongTable
 from export.calibration import Costs, Goal, UnsupportedError
 from export.card import seal
 from export.dial import Dial, check_calibration_songs, set_dial
-from export.seen import were_seen
 from export.temperature import Temperatures, hear
 from serving.bundle import MANIFEST, Manifest, ModelEntry, Target, load_bundle
 from serving.cascade import open_model
 from serving.evaluate import labelled
 from serving.runtime import Provider
+from serving.seen import were_seen
 from serving.timing import SERVING_BATCH, us_per_window
 from serving.tradeoff import area_above_random
 

@@ -31,11 +31,11 @@ from export.calibration import CalibrationConfig, Costs, Goal
 from export.card import form_name, how_right, seal
 from export.dial import Dial, check_calibration_songs, set_dial
 from export.forms import FormsConfig, Job, Shipped, ship
-from export.seen import write_seen
 from export.temperature import Heard, Temperatures, hear
 from serving.bundle import FORMAT_VERSION, MANIFEST, Evaluation, Manifest, ModelEntry
 from serving.cascade import Opinion
 from serving.runtime import Provider
+from serving.seen import write_seen
 from serving.timing import SERVING_BATCH, us_per_window
 from serving.tradeoff import area_above_random, evaluation
 from training.networks.network import Network

@@ -22,6 +22,7 @@ from data.table import NO_LABEL, SongTable
 from serving.bundle import Bundle, Evaluation, TradeoffRow, load_bundle
 from serving.cascade import Opinion, Voice, open_cascade, threshold_or_default
 from serving.runtime import Provider
+from serving.seen import were_seen
 from serving.tradeoff import area_above_random, evaluation, tradeoff
 
 SONGS_AT_A_TIME = 1024
@@ -33,7 +34,8 @@ class Evaluated:
 
     bundle: Path
     songs: Path
-    unlabelled: int
+    unlabelled: int  # Left out.
+    trained_on: int  # Songs that the models have seen in training, and so know better than any others; not left out.
     majority_accuracy: float  # Of always answering the most frequent class.
     evaluation: Evaluation
     tradeoff: tuple[TradeoffRow, ...]
@@ -48,6 +50,11 @@ class Evaluated:
             [
                 f"{self.bundle} on {found.songs} labelled songs of {self.songs}"
                 + (f" ({self.unlabelled} without a label left out)" if self.unlabelled else ""),
+                *(
+                    [f"of which the models have seen {self.trained_on} in training: others they will know less well"]
+                    if self.trained_on
+                    else []
+                ),
                 "",
                 tabulate(rows, ("", "accuracy", "nll", "ece"), floatfmt=".3f"),
                 "",
@@ -99,6 +106,7 @@ def evaluate(
         bundle,
         songs,
         len(table) - len(rows),
+        int(were_seen(opened, [table.song_ids[row] for row in rows]).sum()),
         float(np.bincount(labels).max() / len(labels)),
         evaluation(student, teacher, labels, threshold_nats),
         tradeoff(

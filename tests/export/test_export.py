@@ -20,8 +20,8 @@ from data.table import SongTable
 from export.calibration import deal_parts
 from export.export import WindowsConfig, export, main
 from export.forms import FormsConfig
-from export.seen import were_seen
 from serving.bundle import load_bundle
+from serving.seen import were_seen
 from tests.bundles import CLASSES, EASY
 from tests.random_songs import save
 from training.loop import LoopConfig

@@ -40,6 +40,12 @@ def test_songs_without_a_label_are_left_out(bundle: Path, tmp_path: Path) -> Non
     assert f"{bundle} on 3 labelled songs of {tmp_path / 'songs.arrow'} (2 without a label left out)" in str(found)
 
 
+def test_songs_that_the_models_were_trained_on_are_told(bundle: Path, student_run: Path) -> None:
+    found = evaluate(bundle, student_run.parent / "songs.arrow")
+    assert found.trained_on == 420  # Of 600: the others are kept for calibration and test.
+    assert "of which the models have seen 420 in training" in str(found)
+
+
 def test_labels_are_counted_in_the_bundles_order(bundle: Path, mixed_songs: Path, tmp_path: Path) -> None:
     table = SongTable(mixed_songs)
     turned = save(tmp_path / "turned.arrow", table.batch(range(len(table))), classes=CLASSES[::-1])

@@ -1,4 +1,4 @@
-"""Which songs a bundle's models have seen: hashes of their ids, so that no threshold is ever set on them."""
+"""Which songs a bundle's models have seen: hashes of their ids, so that none counts as new to them."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
