@@ -105,7 +105,12 @@ def workers(server: Server) -> set[int]:
         for listed in Path(f"/proc/{server.process.pid}/task").glob("*/children")
         for child in listed.read_text().split()
     ]
-    return {child for child in children if b"worker.service" in Path(f"/proc/{child}/cmdline").read_bytes()}
+    found: set[int] = set()
+    for child in children:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # It has just ended.
+            if b"worker.service" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.add(child)
+    return found
 
 
 @pytest.fixture(scope="module")
