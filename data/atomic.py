@@ -36,12 +36,16 @@ def check_place(path: Path, mark: str) -> None:
     Raises:
         ConfigError: something else is at `path`.
     """
-    if not path.is_dir():
-        found = "a file" if path.exists() else None
-    else:
-        found = None if (path / mark).is_file() or not any(path.iterdir()) else f"a folder of other files, no {mark}"
+    found = None
+    if path.is_dir() and any(path.iterdir()) and not (path / mark).is_file():
+        found = f"a folder of other files, no {mark}"
+    elif path.exists() and not path.is_dir():
+        found = "a file"
     if found:
-        raise ConfigError(f"{path}: expected nothing there, or a folder with {mark} to replace; found {found}")
+        raise ConfigError(
+            f"{path}: expected nothing there, or a folder with {mark} to replace; found {found}, which would be lost. "
+            "Choose another place."
+        )
 
 
 @contextmanager

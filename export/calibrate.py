@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from data.atomic import atomic_folder
+from data.atomic import atomic_folder, check_place
 from data.command import run
 from data.errors import ConfigError, LabelError
 from data.table import SongTable
@@ -105,6 +105,7 @@ def calibrate(
     goal = _goal(
         {"within": within, "accuracy": accuracy, "fallback_rate": fallback_rate, "songs_per_s": songs_per_s}, confidence
     )
+    check_place(out or bundle, MANIFEST)  # Before the models have heard all songs and not after.
     opened = load_bundle(bundle)
     manifest = opened.manifest
     table = SongTable(songs)

@@ -24,7 +24,7 @@ from typing import Any, get_type_hints
 import dacite
 from tyro.conf import Positional
 
-from data.atomic import atomic_file
+from data.atomic import atomic_file, check_place
 from data.command import run, to_json
 from data.errors import ConfigError
 from data.songs import songs as convert_songs
@@ -33,7 +33,7 @@ from data.synth import Difficulty, synth
 from export.calibration import CalibrationConfig
 from export.export import WindowsConfig, export
 from export.forms import FormsConfig
-from serving.bundle import Evaluation, load_bundle
+from serving.bundle import MANIFEST, Evaluation, load_bundle
 from serving.evaluate import evaluate, tradeoff_text
 from training.loop import LoopConfig
 from training.losses import DistillationConfig, LabelConfig
@@ -182,6 +182,7 @@ def retrain(recipe: Positional[Path]) -> Retrained:
     space = plan.workspace
     songs, test, evaluated = space / "songs.arrow", space / "test.arrow", space / "evaluation.json"
     teacher, student = space / "teacher", space / "student"
+    check_place(plan.bundle, MANIFEST)  # Before hours of training and not after.
     chain = Chain(space / "stages")
     _songs_stage(chain, "songs", plan.songs, songs)
     if plan.test:

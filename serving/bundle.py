@@ -233,10 +233,10 @@ def load_bundle(path: Path) -> Bundle:
     except ValidationError as error:
         raise BundleError(f"{path / MANIFEST}: not a manifest of format {FORMAT_VERSION}: {error}") from None
     _verify(path, manifest)
-    if version_of(given) != manifest.version:
+    if _version_of(given) != manifest.version:
         raise BundleError(
             f"{path / MANIFEST}: expected the content that version {manifest.version} names, found another; the file "
-            "was changed or damaged. `segue calibrate` sets the dial."
+            "was changed or damaged. Export it again; `segue calibrate` is the way to another threshold."
         )
     return Bundle(path, manifest, read_tradeoff(path / TRADEOFF))
 
@@ -262,12 +262,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Hash the files of a bundle, name its version by them, write the manifest, and return it."""
     hashes = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
     named = replace(manifest, sha256=hashes, version="")
-    sealed = replace(named, version=version_of(json.loads(json.dumps(asdict(named)))))
+    sealed = replace(named, version=_version_of(json.loads(json.dumps(asdict(named)))))
     (folder / MANIFEST).write_text(json.dumps(asdict(sealed), indent=2) + "\n")
     return sealed
 
 
-def version_of(manifest: dict[str, Any]) -> str:
+def _version_of(manifest: dict[str, Any]) -> str:
     """Return the version that names the content of a manifest, and so all files that it has hashes of."""
     return hashlib.sha256(json.dumps({**manifest, "version": ""}, sort_keys=True).encode()).hexdigest()[:12]
 

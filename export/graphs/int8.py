@@ -24,7 +24,7 @@ WEIGHT_STEPS = 63
 LEAST_STEP = 1e-20
 MOST_BIAS_STEPS = 2**30
 INPUT_STEPS = 127
-WINDOWS_AT_ONCE = 256
+WINDOWS_AT_ONCE = 256  # Through the network, which keeps what it computes for all of them.
 OUTSIDE = 1e-4  # Share of the inputs beyond the ends of a static range.
 
 

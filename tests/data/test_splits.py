@@ -91,6 +91,12 @@ def test_songs_of_one_class_are_refused(tmp_path: Path) -> None:
         split(table, SHARES, seed=0)
 
 
+def test_a_class_that_no_model_could_name_is_refused(tmp_path: Path) -> None:
+    table = table_of(tmp_path, ["Jazz", "Pop\tRock"] * 100)
+    with pytest.raises(LabelError, match=r"songs.arrow: expected classes without tabs, .* found 'Pop\\tRock'"):
+        split(table, SHARES, 0)
+
+
 def test_songs_without_labels_are_refused(tmp_path: Path) -> None:
     table = table_of(tmp_path, [None] * 30)
     with pytest.raises(LabelError, match=r"found 0 labelled songs among 30.*--labels FILE"):

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -87,10 +88,19 @@ def test_no_confidence_is_rounded_up_and_the_quarter_for_temperatures_is_counted
         UnsupportedError, match=r"with 99\.9% confidence, about [\d,]+ like these would, a quarter"
     ) as said:
         calibrate(bundle, songs, **options, out=tmp_path / "bundle")
-    needed = int(re.search(r"about ([\d,]+) like", str(said.value))[1].replace(",", ""))  # type: ignore[index]
+    (needed,) = re.findall(r"about ([\d,]+) like", str(said.value))
     alone = songs_for_losses(np.zeros(300), 0.005, 0.999)
     assert alone is not None
-    assert needed == pytest.approx(alone / 0.75, abs=2)
+    assert int(needed.replace(",", "")) == pytest.approx(alone / 0.75, abs=2)
+
+
+def test_a_place_that_is_taken_is_refused_before_any_song_is_heard(
+    bundle: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years")
+    monkeypatch.setattr("export.calibrate.hear", lambda *_: pytest.fail("it listens for nothing"))
+    with pytest.raises(ConfigError, match=r"found a folder of other files, no manifest.json, which would be lost"):
+        calibrate(bundle, songs, fallback_rate=0.4, out=tmp_path)
 
 
 def test_a_bundle_that_cannot_be_written_and_has_other_files_is_calibrated_elsewhere(
@@ -98,9 +108,11 @@ def test_a_bundle_that_cannot_be_written_and_has_other_files_is_calibrated_elsew
 ) -> None:
     here = shutil.copytree(bundle, tmp_path / "here")
     (here / "notes").mkdir()
-    (here / "student.onnx").chmod(0o444)
+    for name in load_bundle(bundle).manifest.sha256:
+        (here / name).chmod(0o444)
     manifest = calibrate(here, songs, fallback_rate=0.4, out=tmp_path / "there").manifest
     assert {file.name for file in (tmp_path / "there").iterdir()} == {"manifest.json", *manifest.sha256}
+    assert all(file.stat().st_mode & stat.S_IWUSR for file in (tmp_path / "there").iterdir())
     assert load_bundle(tmp_path / "there").manifest == manifest
 
 

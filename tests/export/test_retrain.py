@@ -78,6 +78,14 @@ def test_a_chain_runs_once_and_then_only_what_changed(recipe: Path, tmp_path: Pa
     assert ran() == ("test",)
 
 
+def test_a_place_that_is_taken_is_refused_before_the_first_stage(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "thesis.txt").write_text("years")
+    with pytest.raises(ConfigError, match=r"bundle: expected nothing there, .* which would be lost"):
+        retrain(recipe)
+    assert not (tmp_path / "work").exists()
+
+
 def test_the_verb_says_what_ran(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe.write_text(RECIPE.replace("[test.synth]\nsongs = 90\nclasses = 3\nseed = 1\n", ""))
     assert main([str(recipe), "--json"]) == 0

@@ -79,7 +79,10 @@ def test_a_bundle_is_read_as_its_manifest_says(bundle: Path) -> None:
         (edit(lambda one: one["sha256"].pop("trained_on.npy")), "manifest.json: expected the content that version"),
         (edit(lambda one: one.update(threshold_nats=1.9)), "manifest.json: expected the content that version"),
         (edit(lambda one: one.update(version="0123456789ab")), "that version 0123456789ab names, found another"),
-        (edit(lambda one: one["guarantee"].update(asked=0.1)), "changed or damaged. `segue calibrate` sets the dial"),
+        (
+            edit(lambda one: one["guarantee"].update(asked=0.1)),
+            "changed or damaged. Export it again; `segue calibrate` is the way",
+        ),
         (edit(lambda one: one.update(more=1)), "manifest.json: expected the content that version"),
     ],
 )
