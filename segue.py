@@ -29,7 +29,7 @@ USAGE = "usage: segue VERB [OPTIONS]      segue VERB --help tells all about one"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the verb that `argv` begins with and return the exit code: 0 done, 1 failed, 2 bad usage."""
+    """Run the verb that `argv` begins with and return the exit code: 0 done, 1 failed, 2 bad usage, 130 stopped."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help", "help"):
         print(manual())
@@ -42,7 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f" Did you mean {close[0]}?" if close else ""
         print(f"segue: there is no verb {name!r}.{hint}\n{USAGE}", file=sys.stderr)
         return 2
-    code: int = import_module(VERBS[name][0]).main(rest)
+    try:
+        verb = import_module(VERBS[name][0])
+    except KeyboardInterrupt:  # Importing takes a second or two; a verb that has begun says more.
+        print(f"segue {name}: stopped before it began", file=sys.stderr)
+        return 130
+    code: int = verb.main(rest)
     return code
 
 

@@ -102,3 +102,14 @@ def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
         verb.stdout.close()
         assert "Traceback" not in verb.stderr.read()
     assert verb.returncode == 0
+
+
+def test_ctrl_c_while_a_verb_is_imported_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segue, "import_module", stop)
+    assert segue.main(["evaluate", "a", "b"]) == 130
+    assert capsys.readouterr() == ("", "segue evaluate: stopped before it began\n")
