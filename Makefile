@@ -24,7 +24,7 @@ $(VENV)/done: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup  ## Train, export, serve, classify and score, end to end (RECIPE=file to choose; SEGUE_SONGS=folder for real songs)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m export.demo $(RECIPE)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m segue.export.demo $(RECIPE)
 
 test: setup  ## Run all tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
@@ -46,7 +46,7 @@ figures: setup  ## Measure the demo's bundle again and write the figures of READ
 	$(BIN)/segue bench artifacts/bundle --songs artifacts/demo/test.arrow --batches 1 256 1024 --json > artifacts/speed.json
 	mv artifacts/demo.json artifacts/speed.json docs/results/
 	cp artifacts/bundle/tradeoff.png artifacts/bundle/reliability.png docs/
-	$(BIN)/python -m bench.figures
+	$(BIN)/python -m segue.bench.figures
 
 lock: setup  ## Write the installed versions to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt

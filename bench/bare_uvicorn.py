@@ -15,12 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from data.song import N_FEATURES, WINDOW, Floats
-from serving.bundle import load_bundle
-from serving.cascade import Answers, open_cascade
-from serving.engine import Engine
-from serving.monitoring import Monitoring
-from serving.settings import Settings
+from segue.data.song import N_FEATURES, WINDOW, Floats
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.cascade import Answers, open_cascade
+from segue.serving.http.engine import Engine
+from segue.serving.http.monitoring import Monitoring
+from segue.serving.http.settings import Settings
 
 SETTINGS = Settings.from_environment()
 

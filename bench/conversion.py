@@ -1,7 +1,7 @@
 """Measure how fast songs are read and converted, each beside the plainest code that could do the same, in one run.
 
 Example:
-    python -m bench.conversion --tracks MillionSongSubset --json
+    python -m segue.bench.conversion --tracks MillionSongSubset --json
 """
 
 import statistics
@@ -16,17 +16,17 @@ import h5py
 import numpy as np
 from tabulate import tabulate
 
-from bench.memory import peak_bytes
-from data.command import run
-from data.errors import ConfigError
-from data.machine import usable_cores
-from data.provenance import Provenance, provenance
-from data.song import stack_windows
-from data.songs import songs as convert
-from data.sources.course import CourseFile
-from data.sources.msd import MsdTracks, read_tracks
-from data.synth import synth
-from data.table import SongTable
+from segue.bench.memory import peak_bytes
+from segue.command import run
+from segue.data.song import stack_windows
+from segue.data.songs import songs as convert
+from segue.data.sources.course import CourseFile
+from segue.data.sources.msd import MsdTracks, read_tracks
+from segue.data.synth import synth
+from segue.data.table import SongTable
+from segue.errors import ConfigError
+from segue.machine import usable_cores
+from segue.provenance import Provenance, provenance
 
 SONGS_AT_A_TIME = 1024
 TRACKS = 4096
@@ -167,7 +167,7 @@ def _peak_memory(space: Path, n: int) -> int:
     """Return the most memory, in bytes, that a conversion of `n` synthetic songs holds."""
     source = space / "many.arrow"
     synth(source, n)
-    return peak_bytes(["-m", "data.songs", str(source), str(space / "many-converted.arrow")])
+    return peak_bytes(["-m", "segue.data.songs", str(source), str(space / "many-converted.arrow")])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

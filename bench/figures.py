@@ -1,7 +1,7 @@
 """Write the figures of README.md from the results in docs/results/, so that no number there is typed by hand.
 
 Example:
-    python -m bench.figures
+    python -m segue.bench.figures
 """
 
 import json
@@ -13,9 +13,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from data.block import write_block
-from data.command import run
-from data.errors import ConfigError
+from segue.command import run
+from segue.errors import ConfigError
+from segue.publish import write_block
 
 README = Path("README.md")
 RESULTS = Path("docs/results")

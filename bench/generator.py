@@ -16,7 +16,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import ServiceError
+from segue.errors import ServiceError
 
 ANSWER_TIMEOUT_S = 30.0  # After the last request was sent.
 REUSED_WITHIN_S = 2.0  # A server closes connections that have been idle for some seconds, perhaps as one asks again.

@@ -4,7 +4,7 @@ The load generator shares the cores with the servers. Absolute figures drift wit
 quote. Takes about five minutes.
 
 Example:
-    python -m bench.load artifacts/bundle --songs artifacts/demo/test.arrow
+    python -m segue.bench.load artifacts/bundle --songs artifacts/demo/test.arrow
 """
 
 import os
@@ -24,22 +24,22 @@ from tabulate import tabulate
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from bench.generator import Load, closed_loop, open_loop, post
-from bench.servers import Server, ServerName, serving
-from bench.speed import synthetic
-from data.block import write_block
-from data.command import run
-from data.errors import ConfigError
-from data.provenance import Provenance, provenance
-from data.song import Floats, windows
-from data.table import SongTable
-from serving.bodies import JSON, RAW
-from serving.bundle import Bundle, load_bundle
-from serving.cascade import open_cascade
-from serving.evaluate import check_units
-from serving.settings import Settings
+from segue.bench.generator import Load, closed_loop, open_loop, post
+from segue.bench.servers import Server, ServerName, serving
+from segue.bench.speed import synthetic
+from segue.command import run
+from segue.data.song import Floats, windows
+from segue.data.table import SongTable
+from segue.errors import ConfigError
+from segue.provenance import Provenance, provenance
+from segue.publish import write_block
+from segue.serving.bundle.bundle import Bundle, load_bundle
+from segue.serving.cascade import open_cascade
+from segue.serving.evaluate import check_units
+from segue.serving.http.bodies import JSON, RAW
+from segue.serving.http.settings import Settings
 
-COMMAND = "python -m bench.load"
+COMMAND = "python -m segue.bench.load"
 CALLERS = 16
 BULK_SONGS, BULK_CALLERS = 64, 4
 SATURATING_CALLERS = 128  # More callers who wait for their answers do not get more of them a second.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.errors import ConfigError
+from segue.errors import ConfigError
 
 EVERY_S = 0.02
 

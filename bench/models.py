@@ -5,7 +5,7 @@ after round, and the median of each counts. Ratios are what to quote, of a machi
 is then trained, exported and loaded.
 
 Example:
-    python -m bench.models
+    python -m segue.bench.models
 """
 
 import json
@@ -23,19 +23,19 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from tabulate import tabulate
 
-from data.atomic import atomic_file
-from data.block import write_block
-from data.command import run, to_json
-from data.errors import ConfigError, RunError
-from data.machine import usable_cores
-from data.provenance import Provenance, provenance
-from data.synth import Difficulty, draw_genres, draw_songs
-from serving.bundle import load_bundle
-from serving.cascade import open_cascade
-from serving.runtime import OnnxModel, onnxruntime
-from serving.timing import seconds_per_call
+from segue.atomic import atomic_file
+from segue.command import run, to_json
+from segue.data.synth import Difficulty, draw_genres, draw_songs
+from segue.errors import ConfigError, RunError
+from segue.machine import usable_cores
+from segue.provenance import Provenance, provenance
+from segue.publish import write_block
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.cascade import open_cascade
+from segue.serving.runtime import OnnxModel, onnxruntime
+from segue.serving.timing import seconds_per_call
 
-COMMAND = "python -m bench.models"
+COMMAND = "python -m segue.bench.models"
 TEACHER_FLOP = 2 * 120 * (25 + 341) * 341  # Of a song.
 PRODUCT = 1024  # Rows and columns of the matrices whose product tells the machine's rate.
 LEAST_S = 0.02  # A call that is shorter is repeated.
@@ -214,7 +214,7 @@ def _in_turn(timers: dict[Key, Callable[[], float]], rounds: int) -> dict[Key, f
 @contextmanager
 def _eager(folder: Path) -> Iterator[Callable[[int], float]]:
     """Write the graphs to a folder, and yield what runs the eager teacher on so many songs and returns the seconds."""
-    words = [sys.executable, "-m", "export.measured", str(folder)]
+    words = [sys.executable, "-m", "segue.bench.measured", str(folder)]
     running = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert running.stdin is not None
     assert running.stdout is not None

@@ -5,9 +5,9 @@ from typing import Any
 import bentoml
 import numpy as np
 
-from serving.bundle import load_bundle
-from serving.cascade import open_cascade
-from serving.settings import Settings
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.cascade import open_cascade
+from segue.serving.http.settings import Settings
 
 
 @bentoml.service

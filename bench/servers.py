@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from data.errors import ServiceError
+from segue.errors import ServiceError
 
 ServerName = Literal["service", "plain BentoML", "bare uvicorn", "bare uvicorn, batched"]
 START_TIMEOUT_S, STOP_TIMEOUT_S = 120.0, 60.0
@@ -57,10 +57,10 @@ def _words(name: ServerName, bundle: Path, port: int) -> Sequence[str]:
         case "service":
             return ("segue", "serve", str(bundle), *at)
         case "plain BentoML":
-            return ("bentoml", "serve", "bench.plain_bentoml:PlainBentoML", *at)
+            return ("bentoml", "serve", "segue.bench.plain_bentoml:PlainBentoML", *at)
         case _:
             app = "batched" if name.endswith("batched") else "alone"
-            return ("uvicorn", f"bench.bare_uvicorn:{app}", "--factory", "--no-access-log", *at)
+            return ("uvicorn", f"segue.bench.bare_uvicorn:{app}", "--factory", "--no-access-log", *at)
 
 
 def _environment(bundle: Path, home: Path) -> dict[str, str]:

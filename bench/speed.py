@@ -17,18 +17,18 @@ from tabulate import tabulate
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from data.command import run
-from data.errors import ConfigError, SongError
-from data.machine import usable_cores
-from data.provenance import Provenance, provenance
-from data.song import Floats
-from data.synth import Difficulty, draw_genres, draw_songs
-from data.table import SongTable
-from serving.bundle import load_bundle
-from serving.cascade import Cascade, open_cascade
-from serving.evaluate import check_units
-from serving.runtime import Provider
-from serving.timing import seconds_per_call
+from segue.command import run
+from segue.data.song import Floats
+from segue.data.synth import Difficulty, draw_genres, draw_songs
+from segue.data.table import SongTable
+from segue.errors import ConfigError, SongError
+from segue.machine import usable_cores
+from segue.provenance import Provenance, provenance
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.cascade import Cascade, open_cascade
+from segue.serving.evaluate import check_units
+from segue.serving.runtime import Provider
+from segue.serving.timing import seconds_per_call
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def synthetic(n_songs: int, n_classes: int) -> list[Floats]:
 
 def _measure(cascade: Cascade, songs: Sequence[Floats], seconds: float) -> list[Speed]:
     calls = {
-        "student": lambda: cascade.student.opinion(songs),
-        "teacher": lambda: cascade.teacher.opinion(songs),
+        "student": lambda: cascade.student.predict(songs),
+        "teacher": lambda: cascade.teacher.predict(songs),
         "cascade": lambda: cascade.answer(songs),
     }
     taken = {name: np.array(seconds_per_call(call, budget_s=seconds)) for name, call in calls.items()}

@@ -1,9 +1,10 @@
 """Measure the training loop beside the plainest one, with one thread and with one for each core.
 
-What is measured is `training.speed`, in a process of its own. The figures go to docs/results/ and the page about them.
+What is measured is `segue.bench.training_speed`, in a process of its own. The figures go to docs/results/ and the page
+about them.
 
 Example:
-    python -m bench.training
+    python -m segue.bench.training
 """
 
 import json
@@ -16,21 +17,21 @@ from typing import Any
 
 from tabulate import tabulate
 
-from data.atomic import atomic_file
-from data.block import write_block
-from data.command import run, to_json
-from data.errors import ConfigError
-from data.machine import usable_cores
-from data.provenance import Provenance, provenance
+from segue.atomic import atomic_file
+from segue.command import run, to_json
+from segue.errors import ConfigError
+from segue.machine import usable_cores
+from segue.provenance import Provenance, provenance
+from segue.publish import write_block
 
-COMMAND = "python -m bench.training"
+COMMAND = "python -m segue.bench.training"
 
 
 @dataclass(frozen=True)
 class TrainingBenchmark:
     """What was measured."""
 
-    measured: tuple[dict[str, Any], ...]  # Each a `training.speed.TrainingSpeed`.
+    measured: tuple[dict[str, Any], ...]  # Each a `segue.bench.training_speed.TrainingSpeed`.
     provenance: Provenance
 
     def __str__(self) -> str:
@@ -74,10 +75,10 @@ def training(
 
 
 def _measured(threads: int, rounds: int) -> dict[str, Any]:
-    words = ["-m", "training.speed", "--threads", threads, "--rounds", rounds, "--json"]
+    words = ["-m", "segue.bench.training_speed", "--threads", threads, "--rounds", rounds, "--json"]
     done = subprocess.run([sys.executable, *map(str, words)], stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise ConfigError(f"training.speed failed with {threads} threads and {rounds} rounds")
+        raise ConfigError(f"segue.bench.training_speed failed with {threads} threads and {rounds} rounds")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

@@ -5,7 +5,7 @@ from the song table is not counted: the system takes that back whenever it wants
 and the page about them.
 
 Example:
-    python -m bench.training_memory
+    python -m segue.bench.training_memory
 """
 
 import sys
@@ -17,15 +17,15 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from bench.memory import peak_bytes
-from data.atomic import atomic_file
-from data.block import write_block
-from data.command import run, to_json
-from data.errors import ConfigError
-from data.provenance import Provenance, provenance
-from data.synth import synth
+from segue.atomic import atomic_file
+from segue.bench.memory import peak_bytes
+from segue.command import run, to_json
+from segue.data.synth import synth
+from segue.errors import ConfigError
+from segue.provenance import Provenance, provenance
+from segue.publish import write_block
 
-COMMAND = "python -m bench.training_memory"
+COMMAND = "python -m segue.bench.training_memory"
 TRAINING = "--folds 2 --epochs 1 dense --hidden 64"
 
 
@@ -85,7 +85,7 @@ def _held(songs: int) -> Held:
         table = Path(folder) / "songs.arrow"
         synth(table, songs)
         started = time.perf_counter()
-        words = ["-m", "training.train_teacher", str(table), "--out", f"{folder}/run", *TRAINING.split()]
+        words = ["-m", "segue.training.train_teacher", str(table), "--out", f"{folder}/run", *TRAINING.split()]
         return Held(songs, table.stat().st_size, peak_bytes(words), time.perf_counter() - started)
 
 

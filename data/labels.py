@@ -8,7 +8,7 @@ CD1 and CD2 have a second genre for some tracks and CD2C for none (Schreiber 201
 import zipfile
 from pathlib import Path
 
-from data.errors import LabelError
+from segue.errors import LabelError
 
 # The ten of tagtraum CD2C's fifteen genres with at least 5,000 songs, as `msd_tagtraum_cd2c.cls` spells them. Left out:
 # World, Latin, Punk, Folk, New Age. http://www.tagtraum.com/msd_genre_datasets.html

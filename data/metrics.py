@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.song import Floats, Ints
+from segue.data.song import Floats, Ints
 
 Probs = NDArray[np.float64]
 TINY = 1e-300  # Keeps the logarithm of a probability of zero finite.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import SongError
+from segue.errors import SongError
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

@@ -31,15 +31,15 @@ import numpy as np
 from tqdm import tqdm
 from tyro.conf import Positional, UseAppendAction, arg
 
-from data.command import run
-from data.conversion import Conversion, Tally, faults
-from data.errors import ConfigError, LabelError, SongError
-from data.labels import read_label_pairs
-from data.resume import ResumableTable, resumable_table
-from data.song import Units
-from data.sources.recognise import Kind, open_source
-from data.sources.source import BATCH_SONGS, Skipped, Source
-from data.table import NO_LABEL, SongBatch, SongTable, SongWriter, write_table
+from segue.command import run
+from segue.data.labels import read_label_pairs
+from segue.data.song import Units
+from segue.data.sources.conversion import Conversion, Tally, faults
+from segue.data.sources.recognise import Kind, open_source
+from segue.data.sources.resume import ResumableTable, resumable_table
+from segue.data.sources.source import BATCH_SONGS, Skipped, Source
+from segue.data.table import NO_LABEL, SongBatch, SongTable, SongWriter, write_table
+from segue.errors import ConfigError, LabelError, SongError
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from data.errors import ConfigError, LabelError
-from data.song import Ints
-from data.table import NO_LABEL, SongTable
+from segue.data.song import Ints
+from segue.data.table import NO_LABEL, SongTable
+from segue.errors import ConfigError, LabelError
 
 log = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from data.command import run
-from data.errors import ConfigError
-from data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, TIMBRE, WINDOW, Floats, Ints
-from data.sources.source import BATCH_SONGS
-from data.table import SongBatch, write_table
+from segue.command import run
+from segue.data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, TIMBRE, WINDOW, Floats, Ints
+from segue.data.sources.source import BATCH_SONGS
+from segue.data.table import SongBatch, write_table
+from segue.errors import ConfigError
 
 # Mean and standard deviation of the 12 timbre coefficients and of the loudness over 1,894 tracks of the Million Song
 # Dataset.

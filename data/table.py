@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.atomic import atomic_file
-from data.errors import LabelError, SongError
-from data.song import N_FEATURES, WINDOW, Floats, Ints, Units, first_fault
+from segue.atomic import atomic_file
+from segue.data.song import N_FEATURES, WINDOW, Floats, Ints, Units, first_fault
+from segue.errors import LabelError, SongError
 
 SEGMENTS = pa.list_(pa.list_(pa.float32(), N_FEATURES))
 FLAT_WINDOW = pa.list_(pa.float32(), WINDOW * N_FEATURES)

@@ -18,21 +18,21 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from data.atomic import atomic_folder, check_place
-from data.command import run
-from data.errors import ConfigError, LabelError
-from data.table import SongTable
-from export.calibration import Costs, Goal, UnsupportedError
-from export.card import seal
-from export.dial import Dial, check_calibration_songs, set_dial
-from export.temperature import Temperatures, hear
-from serving.bundle import MANIFEST, Manifest, ModelEntry, Target, load_bundle
-from serving.cascade import open_model
-from serving.evaluate import labelled
-from serving.runtime import Provider
-from serving.seen import were_seen
-from serving.timing import SERVING_BATCH, us_per_window
-from serving.tradeoff import area_above_random
+from segue.atomic import atomic_folder, check_place
+from segue.command import run
+from segue.data.table import SongTable
+from segue.errors import ConfigError, LabelError
+from segue.export.calibration.dial import Dial, check_calibration_songs, set_dial
+from segue.export.calibration.temperature import Temperatures, predict_uncalibrated
+from segue.export.calibration.thresholds import Costs, Goal, UnsupportedError
+from segue.export.card import seal
+from segue.serving.bundle.bundle import MANIFEST, Manifest, ModelEntry, Target, load_bundle
+from segue.serving.bundle.seen import were_seen
+from segue.serving.cascade import open_model
+from segue.serving.evaluate import labelled
+from segue.serving.runtime import Provider
+from segue.serving.timing import SERVING_BATCH, us_per_window
+from segue.serving.tradeoff import area_above_random
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def calibrate(
     rows, labels = all_rows[~seen], all_labels[~seen]
     student, teacher = (open_model(opened, entry, provider=provider) for entry in (manifest.student, manifest.teacher))
     heard = (
-        hear(student, manifest.student.windows, table, rows, "student"),
-        hear(teacher, manifest.teacher.windows, table, rows, "teacher"),
+        predict_uncalibrated(student, manifest.student.windows, table, rows, "student"),
+        predict_uncalibrated(teacher, manifest.teacher.windows, table, rows, "teacher"),
     )
     check_calibration_songs(table, rows, labels, manifest.classes, [one.serves for one in heard])
     sample = table.songs(rows[:SERVING_BATCH])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from serving.bundle import CARD, PICTURE, RELIABILITY, Evaluation, Form, Manifest, write_manifest
+from segue.serving.bundle.bundle import CARD, PICTURE, RELIABILITY, Evaluation, Form, Manifest, write_manifest
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:

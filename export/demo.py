@@ -1,8 +1,8 @@
 """The demo: train, export, serve, classify and score, with the commands that a user would type.
 
 Example:
-    python -m export.demo
-    SEGUE_SONGS=folder python -m export.demo        # real songs, whole ones, in that folder
+    python -m segue.export.demo
+    SEGUE_SONGS=folder python -m segue.export.demo        # real songs, whole ones, in that folder
 """
 
 import json
@@ -20,10 +20,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from data.command import run
-from data.errors import RunError
-from data.table import SongTable
-from export.retrain import read_recipe
+from segue.command import run
+from segue.data.table import SongTable
+from segue.errors import RunError
+from segue.export.retrain.retrain import read_recipe
 
 RECIPES = Path("export/recipes")
 CLASSIFIED = 5

@@ -2,8 +2,8 @@
 
 Batch normalisation and standardisation are folded into the weights, the graphs are compared with the trained networks,
 and nothing is written unless they agree. Recurrences can be written in three ways and products rounded to int8; the
-fastest that is right is kept, see `export.forms`. The calibration songs, which neither model trained on, give each
-model its temperature and the cascade its trade-off table and default threshold.
+fastest that is right is kept, see `segue.export.forms`. The calibration songs, which neither model trained on, give
+each model its temperature and the cascade its trade-off table and default threshold.
 
 Example:
     segue export artifacts/student --out artifacts/bundle
@@ -19,27 +19,27 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from data.atomic import atomic_folder
-from data.command import run as run_verb
-from data.command import to_json
-from data.errors import ConfigError, RunError
-from data.provenance import provenance
-from data.song import FEATURE_NAMES, Ints, stack_windows
-from data.splits import Splits
-from data.table import SongTable
-from export.calibration import CalibrationConfig, Costs, Goal
-from export.card import form_name, how_right, seal
-from export.dial import Dial, check_calibration_songs, set_dial
-from export.forms import FormsConfig, Job, Shipped, ship
-from export.temperature import Heard, Temperatures, hear
-from serving.bundle import FORMAT_VERSION, MANIFEST, Evaluation, Manifest, ModelEntry
-from serving.cascade import Opinion
-from serving.runtime import Provider
-from serving.seen import write_seen
-from serving.timing import SERVING_BATCH, us_per_window
-from serving.tradeoff import area_above_random, evaluation
-from training.networks.network import Network
-from training.runs import Run, load_run, load_splits, unlabelled_rows
+from segue.atomic import atomic_folder
+from segue.command import run as run_verb
+from segue.command import to_json
+from segue.data.song import FEATURE_NAMES, Ints, stack_windows
+from segue.data.splits import Splits
+from segue.data.table import SongTable
+from segue.errors import ConfigError, RunError
+from segue.export.calibration.dial import Dial, check_calibration_songs, set_dial
+from segue.export.calibration.temperature import Temperatures, UncalibratedPredictions, predict_uncalibrated
+from segue.export.calibration.thresholds import CalibrationConfig, Costs, Goal
+from segue.export.card import form_name, how_right, seal
+from segue.export.forms import FormsConfig, Job, Shipped, ship
+from segue.provenance import provenance
+from segue.serving.bundle.bundle import FORMAT_VERSION, MANIFEST, Evaluation, Manifest, ModelEntry
+from segue.serving.bundle.seen import write_seen
+from segue.serving.cascade import Predictions
+from segue.serving.runtime import Provider
+from segue.serving.timing import SERVING_BATCH, us_per_window
+from segue.serving.tradeoff import area_above_random, evaluation
+from segue.training.networks.network import Network
+from segue.training.runs import Run, load_run, load_splits, unlabelled_rows
 
 PARITY_SONGS = 1000
 
@@ -91,7 +91,7 @@ class _Written:
     network: dict[str, Any]
     shipped: Shipped
     windows: int
-    heard: Heard  # What it says of the calibration songs.
+    heard: UncalibratedPredictions  # What it says of the calibration songs.
     us_per_window: float  # At the serving batch.
 
     def entry(self, temperatures: Temperatures) -> ModelEntry:
@@ -108,9 +108,9 @@ class _Written:
             us_per_window=self.us_per_window,
         )
 
-    def opinion(self, songs: SongTable, rows: Ints, temperatures: Temperatures) -> Opinion:
-        """Return its calibrated opinion of some songs."""
-        return temperatures.opinion(hear(self.shipped.model, self.windows, songs, rows, "test"))
+    def predict(self, songs: SongTable, rows: Ints, temperatures: Temperatures) -> Predictions:
+        """Return its calibrated predictions for some songs."""
+        return temperatures.predict(predict_uncalibrated(self.shipped.model, self.windows, songs, rows, "test"))
 
 
 def export(
@@ -212,7 +212,7 @@ def _write(
         network=json.loads(to_json(run.network)),
         shipped=shipped,
         windows=windows,
-        heard=hear(shipped.model, windows, songs, splits.calibration, run.role),
+        heard=predict_uncalibrated(shipped.model, windows, songs, splits.calibration, run.role),
         us_per_window=us_per_window(shipped.model, songs.songs(splits.calibration[:SERVING_BATCH]), windows),
     )
 
@@ -221,8 +221,8 @@ def _evaluate(student: _Written, teacher: _Written, songs: SongTable, splits: Sp
     """Measure the bundle on the test songs, or, where none were kept, on the calibration songs that set the dial."""
     if not len(splits.test):
         return dial.evaluation
-    student_says = student.opinion(songs, splits.test, dial.student_temperatures)
-    teacher_says = teacher.opinion(songs, splits.test, dial.teacher_temperatures)
+    student_says = student.predict(songs, splits.test, dial.student_temperatures)
+    teacher_says = teacher.predict(songs, splits.test, dial.teacher_temperatures)
     return evaluation(student_says, teacher_says, songs.labels[splits.test], dial.threshold_nats)
 
 

@@ -17,16 +17,16 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from data.errors import ConfigError
-from data.song import Floats, Ints
-from export.graphs.build import can_round, graph_of, lowerings_of
-from export.graphs.int8 import Int8
-from export.parity import ParityError, check_parity
-from export.rounding import compare_rounded, why_not_rounded
-from serving.bundle import Form, Lowering, Precision
-from serving.runtime import PROVIDER_NAMES, OnnxModel, Provider
-from serving.timing import songs_per_s_in_turn
-from training.networks.network import Network
+from segue.data.song import Floats, Ints
+from segue.errors import ConfigError
+from segue.export.graphs.build import can_round, graph_of, lowerings_of
+from segue.export.graphs.int8 import Int8
+from segue.export.parity import ParityError, check_parity
+from segue.export.rounding import compare_rounded, why_not_rounded
+from segue.serving.bundle.bundle import Form, Lowering, Precision
+from segue.serving.runtime import PROVIDER_NAMES, OnnxModel, Provider
+from segue.serving.timing import songs_per_s_in_turn
+from segue.training.networks.network import Network
 
 log = logging.getLogger(__name__)
 

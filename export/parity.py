@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from data.errors import SegueError
-from data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, WINDOW, Floats
-from serving.bundle import Parity
-from serving.cascade import Model
-from training.networks.network import Network
+from segue.data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, WINDOW, Floats
+from segue.errors import SegueError
+from segue.serving.bundle.bundle import Parity
+from segue.serving.cascade import Model
+from segue.training.networks.network import Network
 
 TOLERANCE = 1e-4  # Of a logit, absolute.
 BATCHES = (1, 7, 256)

@@ -6,10 +6,10 @@ where a song gets the same answer in every batch.
 
 import numpy as np
 
-from data.song import Floats, Ints
-from export.parity import edge_windows
-from serving.bundle import Rounding
-from serving.cascade import Model
+from segue.data.song import Floats, Ints
+from segue.export.parity import edge_windows
+from segue.serving.bundle.bundle import Rounding
+from segue.serving.cascade import Model
 
 SAME_ANSWER = 0.01  # Largest difference of a logit that the other songs of a batch may make.
 ALONE_SONGS = 64  # That are asked about one by one, too, ...

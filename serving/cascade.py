@@ -7,11 +7,11 @@ from typing import Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import BundleError, ConfigError
-from data.metrics import cross_entropy_nats, mean_over_windows, softmax
-from data.song import Floats, Ints, Songs, stack_windows
-from serving.bundle import Bundle, ModelEntry
-from serving.runtime import OnnxModel, Provider
+from segue.data.metrics import cross_entropy_nats, mean_over_windows, softmax
+from segue.data.song import Floats, Ints, Songs, stack_windows
+from segue.errors import BundleError, ConfigError
+from segue.serving.bundle.bundle import Bundle, ModelEntry
+from segue.serving.runtime import OnnxModel, Provider
 
 NOT_A_NUMBER = "the models' answer is not a number; are the song's values in range?"
 BATCH_WINDOWS = 1024  # Larger batches leave the cache and are slower.
@@ -28,7 +28,7 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class Opinion:
+class Predictions:
     """What one model says of some songs."""
 
     logits: Floats  # (n_songs, n_classes), the mean log-probability over each song's windows.
@@ -45,7 +45,7 @@ class Opinion:
         windows: Ints,
         class_scales: Sequence[float] | None = None,
     ) -> Self:
-        """Read an opinion from songs' logits (n_songs, n_classes).
+        """Read an predictions from songs' logits (n_songs, n_classes).
 
         Args:
             logits: the mean log-probability over each song's windows.
@@ -88,7 +88,7 @@ class Answers:
         return "teacher" if self.by_teacher[row] else "student"
 
 
-class Voice:
+class CalibratedModel:
     """A model as the cascade asks it: so many windows a song, and temperatures."""
 
     def __init__(
@@ -107,27 +107,27 @@ class Voice:
             windows: how many windows of a song it is shown, at most.
             temperature: of a song it is shown one window of.
             mean_temperature: of a song it is shown more of; by default the same.
-            class_scales: see `Opinion.of`.
+            class_scales: see `Predictions.of`.
         """
         self._model = model
         self._windows = windows
         self._temperatures = (temperature, temperature if mean_temperature is None else mean_temperature)
         self._class_scales = class_scales
 
-    def opinion(self, songs: Songs) -> Opinion:
+    def predict(self, songs: Songs) -> Predictions:
         """Return what the model says of `songs`, each (T, 25) raw; at least one."""
         windows, counts = stack_windows(songs, self._windows)
         batches = range(0, len(windows), BATCH_WINDOWS)
         per_window = np.concatenate([self._model.logits(windows[at : at + BATCH_WINDOWS]) for at in batches])
         temperature = np.where(counts == 1, *self._temperatures)
-        return Opinion.of(mean_over_windows(per_window, counts), temperature, counts, self._class_scales)
+        return Predictions.of(mean_over_windows(per_window, counts), temperature, counts, self._class_scales)
 
 
 class Cascade:
     """Student, teacher and the threshold between them."""
 
-    def __init__(self, student: Voice, teacher: Voice, threshold_nats: float) -> None:
-        """Join two voices; `threshold_nats` is the default of `answer`."""
+    def __init__(self, student: CalibratedModel, teacher: CalibratedModel, threshold_nats: float) -> None:
+        """Join two models; `threshold_nats` is the default of `answer`."""
         self.student = student
         self.teacher = teacher
         self.threshold_nats = threshold_nats
@@ -140,20 +140,20 @@ class Cascade:
         """
         threshold = self.threshold_nats if threshold_nats is None else threshold_nats
         return route(
-            self.student.opinion(songs), threshold, lambda rows: self.teacher.opinion([songs[row] for row in rows])
+            self.student.predict(songs), threshold, lambda rows: self.teacher.predict([songs[row] for row in rows])
         )
 
 
-def route(student: Opinion, threshold_nats: float, ask_teacher: Callable[[Ints], Opinion]) -> Answers:
-    """Return the cascade's answers, given the student's opinion of every song.
+def route(student: Predictions, threshold_nats: float, ask_teacher: Callable[[Ints], Predictions]) -> Answers:
+    """Return the cascade's answers, given the student's predictions for every song.
 
     A song that falls back is answered by the teacher, or by the student where the teacher's answer is not a number.
 
     Args:
-        student: the student's opinion of n songs.
+        student: the student's predictions for n songs.
         threshold_nats: the largest doubt at which the student's answer is accepted.
-        ask_teacher: returns the teacher's opinion of the songs of the given rows; called once at most, with those that
-            fall back.
+        ask_teacher: returns the teacher's predictions for the songs of the given rows; called once at most, with those
+            that fall back.
     """
     hard = falls_back(student, threshold_nats)
     by_teacher = np.zeros(len(hard), dtype=bool)
@@ -169,7 +169,7 @@ def route(student: Opinion, threshold_nats: float, ask_teacher: Callable[[Ints],
     return Answers(probs, cross_entropy, by_teacher, hard, windows)
 
 
-def falls_back(student: Opinion, threshold_nats: float | NDArray[np.float64]) -> Bools:
+def falls_back(student: Predictions, threshold_nats: float | NDArray[np.float64]) -> Bools:
     """Return which songs go on to the teacher, (n_songs,); one whose doubt is not a number does.
 
     For thresholds (k, 1) the answer is (k, n_songs).
@@ -200,24 +200,24 @@ def open_cascade(
     """
     manifest = bundle.manifest
     student, teacher = (
-        open_voice(bundle, entry, windows=windows, provider=provider, threads=threads)
+        open_calibrated_model(bundle, entry, windows=windows, provider=provider, threads=threads)
         for entry in (manifest.student, manifest.teacher)
     )
     return Cascade(student, teacher, manifest.threshold_nats)
 
 
-def open_voice(
+def open_calibrated_model(
     bundle: Bundle,
     entry: ModelEntry,
     *,
     windows: int | None = None,
     provider: Provider = "auto",
     threads: int | None = None,
-) -> Voice:
+) -> CalibratedModel:
     """Return one of the models of a bundle, loaded; the options are those of `open_cascade`."""
     if windows is not None and windows < 1:
         raise ConfigError(f"windows: expected at least 1, found {windows}")
-    return Voice(
+    return CalibratedModel(
         open_model(bundle, entry, provider=provider, threads=threads),
         windows=windows or entry.windows,
         temperature=entry.temperature.value,

@@ -21,10 +21,10 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.errors import ServiceError, SongError
-from data.song import N_FEATURES, WINDOW
-from serving.bodies import ARROW, RAW, Mode
-from serving.cascade import AnsweredBy
+from segue.data.song import N_FEATURES, WINDOW
+from segue.errors import ServiceError, SongError
+from segue.serving.cascade import AnsweredBy
+from segue.serving.http.bodies import ARROW, RAW, Mode
 
 FIRST_WAIT_S = 0.25  # Before the first retry; each further one waits twice as long.
 LONGEST_WAIT_S = 30.0  # A server that asks for more than this is not waited for.

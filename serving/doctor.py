@@ -14,13 +14,13 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from data.command import run
-from data.errors import MissingDependencyError
-from data.machine import processor, usable_cores
-from data.provenance import installed_versions
-from serving.bundle import load_bundle
-from serving.cascade import open_cascade
-from serving.runtime import installed_wheels, onnxruntime
+from segue.command import run
+from segue.errors import MissingDependencyError
+from segue.machine import processor, usable_cores
+from segue.provenance import installed_versions
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.cascade import open_cascade
+from segue.serving.runtime import installed_wheels, onnxruntime
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from tabulate import tabulate
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from data.command import run
-from data.errors import LabelError, SongError
-from data.song import Ints
-from data.table import NO_LABEL, SongTable
-from serving.bundle import Bundle, Evaluation, TradeoffRow, load_bundle
-from serving.cascade import Opinion, Voice, open_cascade, threshold_or_default
-from serving.runtime import Provider
-from serving.seen import were_seen
-from serving.tradeoff import area_above_random, evaluation, tradeoff
+from segue.command import run
+from segue.data.song import Ints
+from segue.data.table import NO_LABEL, SongTable
+from segue.errors import LabelError, SongError
+from segue.serving.bundle.bundle import Bundle, Evaluation, TradeoffRow, load_bundle
+from segue.serving.bundle.seen import were_seen
+from segue.serving.cascade import CalibratedModel, Predictions, open_cascade, threshold_or_default
+from segue.serving.runtime import Provider
+from segue.serving.tradeoff import area_above_random, evaluation, tradeoff
 
 SONGS_AT_A_TIME = 1024
 
@@ -100,8 +100,8 @@ def evaluate(
     table = SongTable(songs)
     rows, labels = labelled(table, opened)
     cascade = open_cascade(opened, windows=windows, provider=provider)
-    student = opinion_of(cascade.student, table, rows, "student")
-    teacher = opinion_of(cascade.teacher, table, rows, "teacher")
+    student = predict_rows(cascade.student, table, rows, "student")
+    teacher = predict_rows(cascade.teacher, table, rows, "teacher")
     return Evaluated(
         bundle,
         songs,
@@ -137,15 +137,17 @@ def check_units(songs: SongTable, bundle: Bundle) -> None:
         )
 
 
-def opinion_of(voice: Voice, songs: SongTable, rows: Ints, name: str) -> Opinion:
-    """Return a model's opinion of the given songs, with a progress bar called `name`."""
-    parts: list[Opinion] = []
+def predict_rows(model: CalibratedModel, songs: SongTable, rows: Ints, name: str) -> Predictions:
+    """Return a model's predictions for the given songs, with a progress bar called `name`."""
+    parts: list[Predictions] = []
     with tqdm(total=len(rows), desc=name, unit=" songs", disable=None, file=sys.stderr) as progress:
         for start in range(0, len(rows), SONGS_AT_A_TIME):
             some = rows[start : start + SONGS_AT_A_TIME]
-            parts.append(voice.opinion(songs.songs(some)))
+            parts.append(model.predict(songs.songs(some)))
             progress.update(len(some))
-    return Opinion(*(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in parts), strict=True)))
+    return Predictions(
+        *(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in parts), strict=True))
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

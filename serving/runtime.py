@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data.errors import BundleError, ConfigError, MissingDependencyError
-from data.machine import usable_cores
-from data.provenance import installed_versions
-from data.song import Floats
+from segue.data.song import Floats
+from segue.errors import BundleError, ConfigError, MissingDependencyError
+from segue.machine import usable_cores
+from segue.provenance import installed_versions
 
 Provider = Literal["auto", "cpu", "cuda"]
 PROVIDER_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

@@ -7,8 +7,8 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from data.song import Floats, Songs
-from serving.cascade import Model, Voice
+from segue.data.song import Floats, Songs
+from segue.serving.cascade import CalibratedModel, Model
 
 SERVING_BATCH = 256
 SERVING_BATCHES = (1, 16, SERVING_BATCH)  # A song alone, a few at once, a full batch.
@@ -29,17 +29,17 @@ def seconds_per_call(
 
 
 def us_per_window(model: Model, songs: Songs, windows: int) -> float:
-    """Return the median cost of a window in microseconds, from songs in memory to the model's opinion of them.
+    """Return the median cost of a window in microseconds, from songs in memory to the model's predictions for them.
 
     Args:
         model: the model.
         songs: (T, 25) raw each, at least one; the serving batch of 256 is made of them, over and over.
         windows: that it sees of a song, at most.
     """
-    voice = Voice(model, windows=windows, temperature=1.0)
+    calibrated = CalibratedModel(model, windows=windows, temperature=1.0)
     batch = list(islice(cycle(songs), SERVING_BATCH))
-    seen = int(voice.opinion(batch).windows.sum())
-    return statistics.median(seconds_per_call(lambda: voice.opinion(batch))) / seen * 1e6
+    seen = int(calibrated.predict(batch).windows.sum())
+    return statistics.median(seconds_per_call(lambda: calibrated.predict(batch))) / seen * 1e6
 
 
 def songs_per_s_in_turn(

@@ -5,22 +5,27 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data.metrics import accuracy, agreement, ece, nll
-from data.song import Ints
-from serving.bundle import Evaluation, Scores, TradeoffRow
-from serving.cascade import Answers, Opinion, route
+from segue.data.metrics import accuracy, agreement, ece, nll
+from segue.data.song import Ints
+from segue.serving.bundle.bundle import Evaluation, Scores, TradeoffRow
+from segue.serving.cascade import Answers, Predictions, route
 
 FALLBACK_RATES = np.linspace(0.0, 1.0, 41)  # Of the table's rows.
 
 
 def tradeoff(
-    student: Opinion, teacher: Opinion, labels: Ints, *, student_us_per_window: float, teacher_us_per_window: float
+    student: Predictions,
+    teacher: Predictions,
+    labels: Ints,
+    *,
+    student_us_per_window: float,
+    teacher_us_per_window: float,
 ) -> tuple[TradeoffRow, ...]:
     """Sweep the threshold over labelled songs, from student only to all songs to the teacher.
 
     Args:
-        student: its opinion of n songs.
-        teacher: its opinion of the same songs.
+        student: its predictions for n songs.
+        teacher: its predictions for the same songs.
         labels: (n,) the right classes.
         student_us_per_window: cost of the student in microseconds.
         teacher_us_per_window: the teacher's.
@@ -47,8 +52,8 @@ def tradeoff(
     return tuple(rows)
 
 
-def answers(student: Opinion, teacher: Opinion, threshold_nats: float) -> Answers:
-    """Return the cascade's answers where both opinions of all songs are known already."""
+def answers(student: Predictions, teacher: Predictions, threshold_nats: float) -> Answers:
+    """Return the cascade's answers where both predictions of all songs are known already."""
     return route(student, threshold_nats, teacher.take)
 
 
@@ -61,7 +66,7 @@ def area_above_random(rows: Sequence[TradeoffRow]) -> float:
     return float(np.trapezoid(gains, [row.fallback_rate for row in rows]))
 
 
-def thresholds(student: Opinion) -> NDArray[np.float64]:
+def thresholds(student: Predictions) -> NDArray[np.float64]:
     """Return thresholds in nats under which about the shares `FALLBACK_RATES` of the songs fall back, falling."""
     most = np.log(student.probs.shape[1])  # No doubt is larger, so nothing falls back.
     ordered = np.sort(student.doubt_nats)
@@ -70,7 +75,7 @@ def thresholds(student: Opinion) -> NDArray[np.float64]:
     return np.unique(np.where(accepted == len(ordered), most, np.where(accepted == 0, 0.0, inner)))[::-1]
 
 
-def evaluation(student: Opinion, teacher: Opinion, labels: Ints, threshold_nats: float) -> Evaluation:
+def evaluation(student: Predictions, teacher: Predictions, labels: Ints, threshold_nats: float) -> Evaluation:
     """Return how good student, teacher and cascade are on n labelled songs."""
     cascade = answers(student, teacher, threshold_nats)
     return Evaluation(

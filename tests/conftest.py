@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.synth import synth
+from segue.data.synth import synth
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def synthetic_songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def student_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the run folder of a tiny student, its teacher's inside and `songs.arrow` beside. Not to change."""
-    from tests.bundles import train_runs  # Torch is slow to load, and the data floor's tests do without.
+    from tests.support.bundles import train_runs  # Torch is slow to load, and the data floor's tests do without.
 
     return train_runs(tmp_path_factory.mktemp("runs"))
 
@@ -36,7 +36,7 @@ def student_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle(student_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a tiny bundle of four genres. Not to change: copy it first."""
-    from tests.bundles import make_bundle
+    from tests.support.bundles import make_bundle
 
     return make_bundle(student_run, tmp_path_factory.mktemp("bundles") / "bundle")
 
@@ -44,6 +44,6 @@ def bundle(student_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mixed_songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a table of 500 labelled songs of 1 to 400 segments, of the bundle's genres."""
-    from tests.bundles import songs_of_all_lengths
+    from tests.support.bundles import songs_of_all_lengths
 
     return songs_of_all_lengths(tmp_path_factory.mktemp("songs") / "mixed.arrow", 500).path

@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 from tyro.conf import Positional
 
-from data.atomic import atomic_folder
-from data.command import run
-from data.errors import RunError
-from data.metrics import log_softmax
-from data.song import Floats
-from data.table import SongTable
-from training.journal import RECORD
-from training.networks.build import EnsembleConfig, SingleConfig
-from training.networks.ensemble import Ensemble
-from training.networks.network import Network
-from training.runs import HeldOut, Run, describe, load_held_out, load_run, load_splits, save_held_out, save_run
-from training.train_teacher import TrainedTeacher
+from segue.atomic import atomic_folder
+from segue.command import run
+from segue.data.metrics import log_softmax
+from segue.data.song import Floats
+from segue.data.table import SongTable
+from segue.errors import RunError
+from segue.training.fit.journal import RECORD
+from segue.training.networks.build import EnsembleConfig, SingleConfig
+from segue.training.networks.ensemble import Ensemble
+from segue.training.networks.network import Network
+from segue.training.runs import HeldOut, Run, describe, load_held_out, load_run, load_splits, save_held_out, save_run
+from segue.training.train_teacher import TrainedTeacher
 
 
 def join(runs: Positional[tuple[Path, ...]], out: Path, songs: Path | None = None) -> TrainedTeacher:

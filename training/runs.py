@@ -22,18 +22,18 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
-from data.errors import ConfigError, RunError
-from data.metrics import accuracy, nll, softmax
-from data.provenance import Provenance, provenance
-from data.song import Floats, Ints, Units
-from data.splits import Splits
-from data.table import NO_LABEL, SongTable
-from training.journal import RECORD, telling_why
-from training.loop import LoopConfig, predict
-from training.losses import DistillationConfig, LabelConfig
-from training.networks.build import Config, Role, build
-from training.networks.network import Network
-from training.networks.standardise import Standardise
+from segue.data.metrics import accuracy, nll, softmax
+from segue.data.song import Floats, Ints, Units
+from segue.data.splits import Splits
+from segue.data.table import NO_LABEL, SongTable
+from segue.errors import ConfigError, RunError
+from segue.provenance import Provenance, provenance
+from segue.training.fit.journal import RECORD, telling_why
+from segue.training.fit.loop import LoopConfig, predict
+from segue.training.fit.losses import DistillationConfig, LabelConfig
+from segue.training.networks.build import Config, Role, build
+from segue.training.networks.network import Network
+from segue.training.networks.standardise import Standardise
 
 
 @dataclass(frozen=True)

@@ -20,20 +20,20 @@ import numpy as np
 import torch
 from tyro.conf import Positional
 
-from data.atomic import atomic_folder
-from data.command import run
-from data.errors import ConfigError, RunError
-from data.metrics import agreement
-from data.table import SongTable
-from training.execution import Execution
-from training.feed import check_songs
-from training.journal import RECORD, journal
-from training.loop import LoopConfig, fit, predict
-from training.losses import DistillationConfig, DistillationLoss, Targets
-from training.networks.build import build
-from training.networks.dense import DenseConfig
-from training.networks.standardise import Standardise
-from training.runs import describe, load_held_out, load_run, load_splits, save_run, unlabelled_rows
+from segue.atomic import atomic_folder
+from segue.command import run
+from segue.data.metrics import agreement
+from segue.data.table import SongTable
+from segue.errors import ConfigError, RunError
+from segue.training.fit.execution import Execution
+from segue.training.fit.feed import check_songs
+from segue.training.fit.journal import RECORD, journal
+from segue.training.fit.loop import LoopConfig, fit, predict
+from segue.training.fit.losses import DistillationConfig, DistillationLoss, Targets
+from segue.training.networks.build import build
+from segue.training.networks.dense import DenseConfig
+from segue.training.networks.standardise import Standardise
+from segue.training.runs import describe, load_held_out, load_run, load_splits, save_run, unlabelled_rows
 
 STUDENT_LOOP = LoopConfig(epochs=30, learning_rate=2e-3)
 

@@ -25,23 +25,23 @@ import numpy as np
 import torch
 from tyro.conf import Positional
 
-from data.atomic import atomic_folder
-from data.command import run
-from data.errors import ConfigError, LabelError
-from data.song import Ints
-from data.splits import Shares, deal, labelled_rows, split
-from data.table import SongTable
-from training.execution import Execution
-from training.feed import check_songs
-from training.journal import RECORD, Journal, journal
-from training.loop import Fit, LoopConfig, fit, predict
-from training.losses import LabelConfig, LabelLoss, Targets
-from training.networks.build import Config, EnsembleConfig, SingleConfig, build
-from training.networks.ensemble import Ensemble
-from training.networks.network import Network
-from training.networks.recurrent import RecurrentConfig
-from training.networks.standardise import Standardise
-from training.runs import HeldOut, describe, save_held_out, save_run, unlabelled_rows
+from segue.atomic import atomic_folder
+from segue.command import run
+from segue.data.song import Ints
+from segue.data.splits import Shares, deal, labelled_rows, split
+from segue.data.table import SongTable
+from segue.errors import ConfigError, LabelError
+from segue.training.fit.execution import Execution
+from segue.training.fit.feed import check_songs
+from segue.training.fit.journal import RECORD, Journal, journal
+from segue.training.fit.loop import Fit, LoopConfig, fit, predict
+from segue.training.fit.losses import LabelConfig, LabelLoss, Targets
+from segue.training.networks.build import Config, EnsembleConfig, SingleConfig, build
+from segue.training.networks.ensemble import Ensemble
+from segue.training.networks.network import Network
+from segue.training.networks.recurrent import RecurrentConfig
+from segue.training.networks.standardise import Standardise
+from segue.training.runs import HeldOut, describe, save_held_out, save_run, unlabelled_rows
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def fit_to_labels(
     execution: Execution = Execution(device="cpu"),
     journal: Journal | None = None,
 ) -> tuple[Network, Fit]:
-    """Return a network trained on the labels of `rows`, and how that went; see `training.loop.fit`."""
+    """Return a network trained on the labels of `rows`, and how that went; see `segue.training.fit.loop.fit`."""
     torch.manual_seed(loop.seed)
     n_classes = len(songs.classes)
     network = build(config, n_classes, Standardise.of(songs, rows))

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import SongError
-from data.song import Units, check_segments
-from data.sources.source import Skipped, in_batches
-from data.table import SongBatch
+from segue.data.song import Units, check_segments
+from segue.data.sources.source import Skipped, in_batches
+from segue.data.table import SongBatch
+from segue.errors import SongError
 
 IDS = ("track.id", "id", "track_id", "meta.id", "meta.track_id")
 ARTISTS = ("artist_id", "artist", "track.artist_id", "track.artist", "meta.artist_id", "meta.artist")

@@ -1,7 +1,7 @@
 """Source: the course's fixed-length `.npz` files, 120 segments a song.
 
 Arrays `inputs` (n, 3000) or (n, 120, 25) in float16 or float32, and what the songs are called and labelled; see
-`data.sources.npz.SongFacts`. Read without pickle, in pieces.
+`segue.data.sources.npz.SongFacts`. Read without pickle, in pieces.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import SongError
-from data.song import N_FEATURES, WINDOW, Units
-from data.sources.npz import FLOATS, NpzArrays, SongFacts, recognise_units
-from data.sources.source import BATCH_SONGS, Skipped
-from data.table import SongBatch
+from segue.data.song import N_FEATURES, WINDOW, Units
+from segue.data.sources.npz import FLOATS, NpzArrays, SongFacts, recognise_units
+from segue.data.sources.source import BATCH_SONGS, Skipped
+from segue.data.table import SongBatch
+from segue.errors import SongError
 
 
 class CourseFile:

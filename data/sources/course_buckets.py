@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import SongError
-from data.song import N_FEATURES, Ints, Units, check_segments
-from data.sources.npz import NpzArrays, array_names, classes_of, labels_of, recognise_units, whole_numbers
-from data.sources.source import Skipped, in_batches
-from data.table import SongBatch
+from segue.data.song import N_FEATURES, Ints, Units, check_segments
+from segue.data.sources.npz import NpzArrays, array_names, classes_of, labels_of, recognise_units, whole_numbers
+from segue.data.sources.source import Skipped, in_batches
+from segue.data.table import SongBatch
+from segue.errors import SongError
 
 SAMPLE_SEGMENTS = 25_000  # from which the units are recognised
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from data.errors import LabelError, SongError
-from data.song import Units
-from data.sources.course import CourseFile
-from data.sources.npz import NpzArrays, array_names, classes_of, labels_of
-from data.sources.source import Skipped
-from data.table import SongBatch
+from segue.data.song import Units
+from segue.data.sources.course import CourseFile
+from segue.data.sources.npz import NpzArrays, array_names, classes_of, labels_of
+from segue.data.sources.source import Skipped
+from segue.data.table import SongBatch
+from segue.errors import LabelError, SongError
 
 
 class CoursePair:

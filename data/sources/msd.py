@@ -19,11 +19,11 @@ import numpy as np
 from h5py import h5d, h5s, h5t
 from numpy.typing import NDArray
 
-from data.errors import SongError
-from data.machine import usable_cores
-from data.song import Units, check_segments
-from data.sources.source import Skipped, join
-from data.table import SongBatch
+from segue.data.song import Units, check_segments
+from segue.data.sources.source import Skipped, join
+from segue.data.table import SongBatch
+from segue.errors import SongError
+from segue.machine import usable_cores
 
 BLOCKS = ("timbre", "pitches", "loudness_start")
 TRACKS_AT_A_TIME = 64  # Some megabytes of segments.

@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import SongError
-from data.song import Floats, Ints, Units, check_segments
-from data.sources.source import BATCH_SONGS, Skipped, in_batches
-from data.table import SongBatch
+from segue.data.song import Floats, Ints, Units, check_segments
+from segue.data.sources.source import BATCH_SONGS, Skipped, in_batches
+from segue.data.table import SongBatch
+from segue.errors import SongError
 
 WIDTHS = {"segments_timbre": (12,), "segments_pitches": (12,), "segments_loudness_start": ()}
 LONGEST = 100_000  # segments, some seven hours; a longer song is a broken index

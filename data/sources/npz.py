@@ -14,10 +14,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from data.errors import LabelError, SongError
-from data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, Ints, Units
-from data.sources.source import select
-from data.table import SongBatch
+from segue.data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, Ints, Units
+from segue.data.sources.source import select
+from segue.data.table import SongBatch
+from segue.errors import LabelError, SongError
 
 READ_BYTES = 2**20  # Read at once where rows are asked for one by one.
 

@@ -4,18 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from data.errors import ConfigError, SongError
-from data.song import Units
-from data.sources import analysis, course_buckets, course_pair, msd_summary, whole
-from data.sources.analysis import AnalysisFiles
-from data.sources.course import CourseFile
-from data.sources.course_buckets import CourseBuckets
-from data.sources.course_pair import CoursePair
-from data.sources.msd import MsdTracks
-from data.sources.msd_summary import MsdSummary
-from data.sources.song_table import ParquetSource, TableSource
-from data.sources.source import Source
-from data.sources.whole import WholeSongs
+from segue.data.song import Units
+from segue.data.sources import analysis, course_buckets, course_pair, msd_summary, whole
+from segue.data.sources.analysis import AnalysisFiles
+from segue.data.sources.course import CourseFile
+from segue.data.sources.course_buckets import CourseBuckets
+from segue.data.sources.course_pair import CoursePair
+from segue.data.sources.msd import MsdTracks
+from segue.data.sources.msd_summary import MsdSummary
+from segue.data.sources.song_table import ParquetSource, TableSource
+from segue.data.sources.source import Source
+from segue.data.sources.whole import WholeSongs
+from segue.errors import ConfigError, SongError
 
 Kind = Literal["course", "course-buckets", "course-pair", "whole", "msd", "msd-summary", "analysis", "table", "parquet"]
 SELECTABLE = ("course", "whole", "table", "parquet")

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import SongError
-from data.song import Ints, Units
-from data.sources.source import BATCH_SONGS, Skipped, select
-from data.table import NO_LABEL, SongBatch, SongTable
+from segue.data.song import Ints, Units
+from segue.data.sources.source import BATCH_SONGS, Skipped, select
+from segue.data.table import NO_LABEL, SongBatch, SongTable
+from segue.errors import SongError
 
 FIELDS = ("song_id", "label", "group")
 READ_BYTES = 2**20

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from data.errors import ConfigError
-from data.song import Units
-from data.table import SongBatch
+from segue.data.song import Units
+from segue.data.table import SongBatch
+from segue.errors import ConfigError
 
 BATCH_SONGS = 1000
 BATCH_SEGMENTS = 200_000  # 20 MB: a batch of very long songs ends early.

@@ -1,7 +1,7 @@
 """Source: whole songs end to end in one `.npz` file.
 
 Arrays `segments` (all segments of all songs, 25) in float16 or float32, `lengths` (n,) how many of them each song has,
-and what the songs are called and labelled; see `data.sources.npz.SongFacts`. Where the file is named
+and what the songs are called and labelled; see `segue.data.sources.npz.SongFacts`. Where the file is named
 `NAME_full_length.npz`, a course file `NAME.npz` beside it may say the latter instead, of the same `track_ids`. Read
 without pickle, some songs at a time.
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import SongError
-from data.song import N_FEATURES, Ints, Units
-from data.sources.npz import FLOATS, NpzArrays, SongFacts, array_names, recognise_units, whole_numbers
-from data.sources.source import Skipped, in_batches
-from data.table import SongBatch
+from segue.data.song import N_FEATURES, Ints, Units
+from segue.data.sources.npz import FLOATS, NpzArrays, SongFacts, array_names, recognise_units, whole_numbers
+from segue.data.sources.source import Skipped, in_batches
+from segue.data.table import SongBatch
+from segue.errors import SongError
 
 SAMPLE_SEGMENTS = 25_000  # from which the units are recognised
 SUFFIX = "_full_length"

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.networks.head import Head, HiddenLayer
-from training.networks.standardise import Standardise
+from segue.training.networks.head import Head, HiddenLayer
+from segue.training.networks.standardise import Standardise
 
 Doubles = NDArray[np.float64]
 

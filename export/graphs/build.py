@@ -10,20 +10,20 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from data.song import FEATURE_NAMES, WINDOW
-from export.graphs.affine import Affine, head_of, input_norm_of, standardisation_of
-from export.graphs.convolutional import convolved
-from export.graphs.int8 import Int8
-from export.graphs.recurrent import can_lower, states
-from export.graphs.window import Seen, Window
-from export.graphs.writer import LOGITS, Writer
-from serving.bundle import FORMAT_VERSION, Lowering
-from training.networks.convolutional import ConvolutionalNetwork
-from training.networks.dense import DenseNetwork
-from training.networks.ensemble import Ensemble
-from training.networks.network import Network
-from training.networks.recurrent import RecurrentNetwork
-from training.networks.summary import VARIANCE_FLOOR
+from segue.data.song import FEATURE_NAMES, WINDOW
+from segue.export.graphs.affine import Affine, head_of, input_norm_of, standardisation_of
+from segue.export.graphs.convolutional import convolved
+from segue.export.graphs.int8 import Int8
+from segue.export.graphs.recurrent import can_lower, states
+from segue.export.graphs.window import Seen, Window
+from segue.export.graphs.writer import LOGITS, Writer
+from segue.serving.bundle.bundle import FORMAT_VERSION, Lowering
+from segue.training.networks.convolutional import ConvolutionalNetwork
+from segue.training.networks.dense import DenseNetwork
+from segue.training.networks.ensemble import Ensemble
+from segue.training.networks.network import Network
+from segue.training.networks.recurrent import RecurrentNetwork
+from segue.training.networks.summary import VARIANCE_FLOOR
 
 Single = DenseNetwork | ConvolutionalNetwork | RecurrentNetwork
 

@@ -3,11 +3,11 @@
 import numpy as np
 from torch import nn
 
-from data.song import WINDOW
-from export.graphs.affine import Doubles, batch_norm_of, doubles, standardisation_of
-from export.graphs.window import Window
-from training.networks.convolutional import Convolutions
-from training.networks.standardise import Standardise
+from segue.data.song import WINDOW
+from segue.export.graphs.affine import Doubles, batch_norm_of, doubles, standardisation_of
+from segue.export.graphs.window import Window
+from segue.training.networks.convolutional import Convolutions
+from segue.training.networks.standardise import Standardise
 
 
 def convolved(window: Window, convolutions: Convolutions, standardise: Standardise) -> str:

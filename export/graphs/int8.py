@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from data.song import Floats
-from export.graphs.affine import Doubles
-from export.graphs.writer import Writer
-from training.networks.head import Head
-from training.networks.network import Network
+from segue.data.song import Floats
+from segue.export.graphs.affine import Doubles
+from segue.export.graphs.writer import Writer
+from segue.training.networks.head import Head
+from segue.training.networks.network import Network
 
 WEIGHT_STEPS = 63
 LEAST_STEP = 1e-20

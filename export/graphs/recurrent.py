@@ -17,16 +17,16 @@ import numpy as np
 from onnx import TensorProto, helper
 from torch import nn
 
-from data.errors import ConfigError
-from data.song import WINDOW
-from export.graphs.affine import Affine, Doubles, affine_of, batch_norm_of, doubles, standardisation_of
-from export.graphs.convolutional import convolved
-from export.graphs.int8 import Int8
-from export.graphs.window import Window
-from export.graphs.writer import Writer
-from serving.bundle import Lowering
-from training.networks.recurrent import EPS, Cell, GateNorm, GruCell, RecurrentNetwork
-from training.networks.summary import VARIANCE_FLOOR
+from segue.data.song import WINDOW
+from segue.errors import ConfigError
+from segue.export.graphs.affine import Affine, Doubles, affine_of, batch_norm_of, doubles, standardisation_of
+from segue.export.graphs.convolutional import convolved
+from segue.export.graphs.int8 import Int8
+from segue.export.graphs.window import Window
+from segue.export.graphs.writer import Writer
+from segue.serving.bundle.bundle import Lowering
+from segue.training.networks.recurrent import EPS, Cell, GateNorm, GruCell, RecurrentNetwork
+from segue.training.networks.summary import VARIANCE_FLOOR
 
 Step = Callable[[Writer, str, Sequence[str]], list[str]]  # Of a writer, the input and the carry; the next carry.
 

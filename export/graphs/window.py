@@ -5,11 +5,11 @@ from functools import cached_property
 
 import numpy as np
 
-from data.song import N_FEATURES, WINDOW
-from export.graphs.affine import Affine, Doubles, standardisation_of
-from export.graphs.writer import SEGMENTS, Writer
-from training.networks.standardise import Standardise
-from training.networks.summary import CHANGE_FLOOR, LAGS, VARIANCE_FLOOR
+from segue.data.song import N_FEATURES, WINDOW
+from segue.export.graphs.affine import Affine, Doubles, standardisation_of
+from segue.export.graphs.writer import SEGMENTS, Writer
+from segue.training.networks.standardise import Standardise
+from segue.training.networks.summary import CHANGE_FLOOR, LAGS, VARIANCE_FLOOR
 
 PERIOD = WINDOW + max(LAGS)
 FREQUENCIES = np.concatenate([np.arange(PERIOD // 2 + 1), np.arange(1, PERIOD // 2)])  # Of cosines, then of sines.
@@ -82,7 +82,7 @@ class Window:
         )
 
     def statistics(self, standardise: Standardise) -> Seen:
-        """Return the summary statistics of the standardised window, (n, N_STATISTICS); see `training.networks.summary`.
+        """Return the statistics (n, N_STATISTICS) of the standardised window; see `segue.training.networks.summary`.
 
         They are made from the raw moments: what standardisation does to each is known, so that only these few numbers
         and not the window are scaled.

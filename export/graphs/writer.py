@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from data.song import N_FEATURES, WINDOW
+from segue.data.song import N_FEATURES, WINDOW
 
 # The lowest opset with a layer norm, and the IR version that came with it: ONNX Runtime reads both since 1.12, and the
 # oldest one that Segue supports, 1.19, reads up to opset 21 and IR version 10.

@@ -10,14 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.generator import Load, closed_loop, open_loop, post
-from bench.load import Bulk, Endurance, Overload, Steady, Throughput, _requests, _requests_in_json, load, main, targets
-from bench.servers import ServerName, serving
-from data.errors import ConfigError, ServiceError
-from data.song import WINDOW
-from serving.bodies import JSON, RAW, read
-from tests.random_songs import random_segments
-from tests.serving.server import free_port
+from segue.bench.generator import Load, closed_loop, open_loop, post
+from segue.bench.load import (
+    Bulk,
+    Endurance,
+    Overload,
+    Steady,
+    Throughput,
+    _requests,
+    _requests_in_json,
+    load,
+    main,
+    targets,
+)
+from segue.bench.servers import ServerName, serving
+from segue.data.song import WINDOW
+from segue.errors import ConfigError, ServiceError
+from segue.serving.http.bodies import JSON, RAW, read
+from tests.support.random_songs import random_segments
+from tests.support.server import free_port
 
 REQUEST = post("/", RAW, b"abc")
 SONGS = np.stack([random_segments(WINDOW, seed=n) for n in range(8)])

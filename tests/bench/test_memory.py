@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.memory import peak_bytes
-from data.errors import ConfigError
+from segue.bench.memory import peak_bytes
+from segue.errors import ConfigError
 
 SIZE = 100_000_000
 WORK = "sum(range(5_000_000))"  # So that there is a moment to look.

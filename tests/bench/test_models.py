@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.models import BATCHES, EAGER, PLAIN, ratios_of
+from segue.bench.models import BATCHES, EAGER, PLAIN, ratios_of
 
 
 def test_ratios_are_those_of_the_speeds() -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.speed import Benchmark, bench, main
-from data.errors import ConfigError, SongError
-from data.table import SongTable
-from serving.bundle import load_bundle
-from serving.cascade import open_cascade
-from tests.random_songs import random_batch, save
+from segue.bench.speed import Benchmark, bench, main
+from segue.data.table import SongTable
+from segue.errors import ConfigError, SongError
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.cascade import open_cascade
+from tests.support.random_songs import random_batch, save
 
 
 @pytest.fixture(scope="module")

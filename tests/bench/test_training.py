@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import training, training_memory
-from data.errors import ConfigError
+from segue.bench import training, training_memory
+from segue.errors import ConfigError
 
 
 def page_for(command: str, path: Path) -> Path:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import LabelError
-from data.labels import MSD_10, MSD_25, read_label_pairs
+from segue.data.labels import MSD_10, MSD_25, read_label_pairs
+from segue.errors import LabelError
 
 CD1 = "# tagtraum\n# CD1\n#\nTR1\tJazz\tVocal\nTR2\tPop_Rock\n"
 CD2 = "# CD2\nTR1\tMetal\tNew Age\nTR2\tPunk\n"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import special
 from sklearn.metrics import log_loss
 
-from data.metrics import (
+from segue.data.metrics import (
     Probs,
     accuracy,
     agreement,
@@ -20,7 +20,7 @@ from data.metrics import (
     nll,
     softmax,
 )
-from data.song import Floats, Ints
+from segue.data.song import Floats, Ints
 
 RNG = np.random.default_rng(0)
 LOGITS: Floats = RNG.normal(0, 3, (500, 7)).astype(np.float32)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import SongError
-from data.song import FEATURE_NAMES, WINDOW, check_segments, stack_windows, window_starts, windows
-from tests.random_songs import random_segments
+from segue.data.song import FEATURE_NAMES, WINDOW, check_segments, stack_windows, window_starts, windows
+from segue.errors import SongError
+from tests.support.random_songs import random_segments
 
 SEGMENT = [1.5] * 12 + [0.5] * 12 + [-20.0]
 

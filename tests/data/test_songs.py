@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.songs import main, songs
-from data.table import SongTable
-from tests.random_songs import random_batch, random_segments, save
+from segue.data.songs import main, songs
+from segue.data.table import SongTable
+from tests.support.random_songs import random_batch, random_segments, save
 
 INPUTS = random_segments(6 * 120).reshape(6, 120, 25)
 
@@ -84,7 +84,7 @@ def test_an_interruption_exits_with_130_and_writes_nothing(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("data.songs.Labelling.apply", interrupt)
+    monkeypatch.setattr("segue.data.songs.Labelling.apply", interrupt)
     source = course_file(tmp_path / "course.npz")
     assert run(source, tmp_path / "songs.arrow") == 130
     assert "segue songs: stopped" in capsys.readouterr().err

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.errors import ConfigError, LabelError
-from data.splits import HANDS, Shares, Splits, deal, labelled_rows, split
-from data.table import SongTable
-from tests.random_songs import random_batch, save
+from segue.data.splits import HANDS, Shares, Splits, deal, labelled_rows, split
+from segue.data.table import SongTable
+from segue.errors import ConfigError, LabelError
+from tests.support.random_songs import random_batch, save
 
 SHARES = Shares(validation=0.1, calibration=0.2, test=0.15)
 

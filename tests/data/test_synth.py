@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.errors import ConfigError
-from data.song import LOUDNESS, TIMBRE, Ints, check_segments
-from data.synth import Difficulty, _draw_states, batches, draw_genres, draw_songs, main, synth
-from data.table import SongBatch, SongTable
+from segue.data.song import LOUDNESS, TIMBRE, Ints, check_segments
+from segue.data.synth import Difficulty, _draw_states, batches, draw_genres, draw_songs, main, synth
+from segue.data.table import SongBatch, SongTable
+from segue.errors import ConfigError
 
 PURE = Difficulty(states=5, stray=0, within=0, offset=0, label_noise=0)  # Every segment is the mean of its state.
 MONTE_CARLO_SIGMAS = 5

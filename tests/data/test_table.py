@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.errors import LabelError, SongError
-from data.song import Floats
-from data.table import FLAT_WINDOW, SEGMENTS, SongTable, SongWriter, write_table
-from tests.random_songs import random_batch, random_segments, save
+from segue.data.song import Floats
+from segue.data.table import FLAT_WINDOW, SEGMENTS, SongTable, SongWriter, write_table
+from segue.errors import LabelError, SongError
+from tests.support.random_songs import random_batch, random_segments, save
 
 RAW = {"segue.units": "raw"}
 FIRST = random_batch([3, 120, 1], labels=["Jazz", None, "Rock"], groups=["Ella", "Nina", None], seed=1)

@@ -13,4 +13,4 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True)
 def _short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let export time its forms for as short as it can: which is the fastest is not what tests are about."""
-    monkeypatch.setattr("export.forms.BUDGET_S", 0.0)
+    monkeypatch.setattr("segue.export.forms.BUDGET_S", 0.0)

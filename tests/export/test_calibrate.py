@@ -13,18 +13,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data.errors import ConfigError, LabelError, SegueError, SongError
-from data.synth import synth
-from data.table import SongTable
-from export.calibrate import Calibrated, calibrate, main
-from export.calibration import UnsupportedError, deal_parts
-from export.promise import songs_for_losses
-from serving.bundle import load_bundle
-from serving.cascade import open_cascade
-from serving.evaluate import evaluate
-from serving.score import score
-from tests.bundles import CLASSES, EASY
-from tests.random_songs import random_batch, save
+from segue.data.synth import synth
+from segue.data.table import SongTable
+from segue.errors import ConfigError, LabelError, SegueError, SongError
+from segue.export.calibrate import Calibrated, calibrate, main
+from segue.export.calibration.promise import songs_for_losses
+from segue.export.calibration.thresholds import UnsupportedError, deal_parts
+from segue.serving.batch.score import score
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.cascade import open_cascade
+from segue.serving.evaluate import evaluate
+from tests.support.bundles import CLASSES, EASY
+from tests.support.random_songs import random_batch, save
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_place_that_is_taken_is_refused_before_any_song_is_heard(
     bundle: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "thesis.txt").write_text("years")
-    monkeypatch.setattr("export.calibrate.hear", lambda *_: pytest.fail("it listens for nothing"))
+    monkeypatch.setattr("segue.export.calibrate.hear", lambda *_: pytest.fail("it listens for nothing"))
     with pytest.raises(ConfigError, match=r"found a folder of other files, no manifest.json, which would be lost"):
         calibrate(bundle, songs, fallback_rate=0.4, out=tmp_path)
 
@@ -123,7 +123,7 @@ def test_thresholds_per_class_are_honoured_everywhere(bundle: Path, songs: Path,
     assert scales.min() == 1
     assert scales.max() > 1.05
     table, cascade = SongTable(songs), open_cascade(load_bundle(out))
-    student = cascade.student.opinion(table.songs(range(400)))
+    student = cascade.student.predict(table.songs(range(400)))
     limits = manifest.threshold_nats * scales[student.probs.argmax(axis=1)]
     falls = student.cross_entropy_nats > limits
     assert (falls != (student.cross_entropy_nats > manifest.threshold_nats)).any()
@@ -150,9 +150,9 @@ def test_long_songs_get_a_temperature_for_the_mean_over_their_windows(
         (5, long, student.mean_temperature),
         (5, short, student.temperature),
     ):
-        opinion = open_cascade(loaded, windows=windows).student.opinion([table.segments(row)])
-        tempered = opinion.logits.astype(np.float64) / temperature.value
-        np.testing.assert_allclose(opinion.probs, np.exp(tempered) / np.exp(tempered).sum(), rtol=1e-6)
+        predictions = open_cascade(loaded, windows=windows).student.predict([table.segments(row)])
+        tempered = predictions.logits.astype(np.float64) / temperature.value
+        np.testing.assert_allclose(predictions.probs, np.exp(tempered) / np.exp(tempered).sum(), rtol=1e-6)
 
 
 def test_a_promise_that_songs_cannot_support_leaves_the_bundle_as_it_is(
@@ -224,7 +224,9 @@ def test_a_class_without_calibration_songs_is_named(
 def test_what_the_models_give_no_number_for_is_refused(
     bundle: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.runtime.OnnxModel.logits", lambda _, windows: np.full((len(windows), 4), np.nan, "f4"))
+    monkeypatch.setattr(
+        "segue.serving.runtime.OnnxModel.logits", lambda _, windows: np.full((len(windows), 4), np.nan, "f4")
+    )
     with pytest.raises(SongError, match="song 'synth-5-0000000': the models' answer is not a number"):
         calibrate(bundle, songs, fallback_rate=0.5, out=tmp_path / "bundle")
 
@@ -248,6 +250,7 @@ def test_goals_that_cannot_be_are_refused(
 
 
 def test_calibration_needs_no_torch() -> None:
-    script = "import sys, export.calibrate; print(*sorted({'torch', 'onnx', 'sklearn', 'training'} & set(sys.modules)))"
+    heavy = "'torch', 'onnx', 'sklearn', 'segue.training'"
+    script = f"import sys, segue.export.calibrate; print(*sorted({{{heavy}}} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ended.stdout.split() == []

@@ -9,11 +9,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from export.card import card
-from export.export import export
-from export.forms import FormsConfig
-from serving.bundle import load_bundle
-from tests.random_songs import random_segments
+from segue.export.card import card
+from segue.export.export import export
+from segue.export.forms import FormsConfig
+from segue.serving.bundle.bundle import load_bundle
+from tests.support.random_songs import random_segments
 
 
 def test_the_card_says_what_the_manifest_says(bundle: Path) -> None:

@@ -13,22 +13,22 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from data.errors import ConfigError, RunError, SegueError, SongError
-from data.song import FEATURE_NAMES, Floats, Ints
-from data.synth import synth
-from data.table import SongTable
-from export.calibration import deal_parts
-from export.export import WindowsConfig, export, main
-from export.forms import FormsConfig
-from serving.bundle import load_bundle
-from serving.seen import were_seen
-from tests.bundles import CLASSES, EASY
-from tests.random_songs import save
-from training.loop import LoopConfig
-from training.networks.dense import DenseConfig
-from training.runs import load_run
-from training.train_student import train_student
-from training.train_teacher import train_teacher
+from segue.data.song import FEATURE_NAMES, Floats, Ints
+from segue.data.synth import synth
+from segue.data.table import SongTable
+from segue.errors import ConfigError, RunError, SegueError, SongError
+from segue.export.calibration.thresholds import deal_parts
+from segue.export.export import WindowsConfig, export, main
+from segue.export.forms import FormsConfig
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.seen import were_seen
+from segue.training.fit.loop import LoopConfig
+from segue.training.networks.dense import DenseConfig
+from segue.training.runs import load_run
+from segue.training.train_student import train_student
+from segue.training.train_teacher import train_teacher
+from tests.support.bundles import CLASSES, EASY
+from tests.support.random_songs import save
 
 FILES = (
     "student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png", "reliability.png", "trained_on.npy", "README.md",
@@ -272,7 +272,7 @@ def test_a_stop_halfway_leaves_the_old_bundle(run: Path, tmp_path: Path, monkeyp
 
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "manifest.json").touch()
-    monkeypatch.setattr("export.dial.draw_tradeoff", stop)
+    monkeypatch.setattr("segue.export.calibration.dial.draw_tradeoff", stop)
     assert main([str(run), "--out", str(tmp_path / "bundle")]) == 130
     assert list((tmp_path / "bundle").iterdir()) == [tmp_path / "bundle" / "manifest.json"]
     assert not list(tmp_path.glob(".*"))

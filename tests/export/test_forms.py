@@ -10,20 +10,20 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from data.errors import ConfigError
-from data.song import Floats, Ints
-from export.forms import FormsConfig, Job, Shipped, ship
-from export.graphs.build import graph_of
-from export.parity import ParityError, network_logits
-from serving.bundle import Form, Rounding
-from serving.cascade import Model
-from tests.bundles import CLASSES
-from tests.export.plain_networks import random_network
+from segue.data.song import Floats, Ints
+from segue.errors import ConfigError
+from segue.export.forms import FormsConfig, Job, Shipped, ship
+from segue.export.graphs.build import graph_of
+from segue.export.parity import ParityError, network_logits
+from segue.serving.bundle.bundle import Form, Rounding
+from segue.serving.cascade import Model
+from segue.training.networks.build import Config
+from segue.training.networks.dense import DenseConfig
+from segue.training.networks.network import Network
+from segue.training.networks.recurrent import RecurrentConfig
 from tests.export.test_graphs import random_windows
-from training.networks.build import Config
-from training.networks.dense import DenseConfig
-from training.networks.network import Network
-from training.networks.recurrent import RecurrentConfig
+from tests.support.bundles import CLASSES
+from tests.support.plain_networks import random_network
 
 RNN = RecurrentConfig(state=8)
 Timed = Callable[..., list[dict[int, float]]]
@@ -46,7 +46,7 @@ def timed_as(*speeds: tuple[float, ...]) -> Timed:
 
 
 def shipped_with(monkeypatch: pytest.MonkeyPatch, timed: Timed, config: Config, out: Path, **options: Any) -> Shipped:
-    monkeypatch.setattr("export.forms.songs_per_s_in_turn", timed)
+    monkeypatch.setattr("segue.export.forms.songs_per_s_in_turn", timed)
     shipped = ship(job_for(config), out / "model.onnx", FormsConfig(**options))
     assert [file.name for file in out.iterdir()] == ["model.onnx"]
     return shipped
@@ -87,7 +87,7 @@ def test_int8_is_shipped_where_it_is_right_and_worth_it(monkeypatch: pytest.Monk
     def accurate(*_: object) -> Rounding:
         return Rounding(len(labels), 0.99, 0.2, (-1.0, 1.0), 0.0)
 
-    monkeypatch.setattr("export.forms.compare_rounded", accurate)
+    monkeypatch.setattr("segue.export.forms.compare_rounded", accurate)
     found = shipped_with(monkeypatch, timed_as((100, 100), (120, 120), (90, 90)), config, tmp_path)
     assert (found.form.lowering, found.form.precision) == (None, "int8_static")
     assert found.form.rounding == accurate()
@@ -99,14 +99,14 @@ def test_int8_is_shipped_where_it_is_right_and_worth_it(monkeypatch: pytest.Monk
 
 
 def test_int8_that_is_hardly_faster_is_not_worth_its_rounding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("export.forms.compare_rounded", lambda *_: Rounding(40, 1.0, 0.0, (-1.0, 1.0), 0.0))
+    monkeypatch.setattr("segue.export.forms.compare_rounded", lambda *_: Rounding(40, 1.0, 0.0, (-1.0, 1.0), 0.0))
     found = shipped_with(monkeypatch, timed_as((100, 100), (105, 105), (9, 9)), DenseConfig(hidden=(8,)), tmp_path)
     assert found.form.precision == "fp32"
     assert found.rejected[0].why_not == "1.05 times as fast, rounding must give 1.1"
 
 
 def test_int8_that_costs_accuracy_is_neither_timed_nor_shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("export.forms.compare_rounded", lambda *_: Rounding(40, 0.9, 2.5, (-1.0, 6.0), 0.0))
+    monkeypatch.setattr("segue.export.forms.compare_rounded", lambda *_: Rounding(40, 0.9, 2.5, (-1.0, 6.0), 0.0))
     found = shipped_with(monkeypatch, timed_as((1, 1)), DenseConfig(hidden=(8,)), tmp_path)
     assert found.form.precision == "fp32"
     for form in found.rejected:
@@ -130,7 +130,7 @@ def test_a_form_that_is_wrong_is_left_out_and_the_others_go_on(
                     )
         return model
 
-    monkeypatch.setattr("export.forms.graph_of", graph_with_a_bug)
+    monkeypatch.setattr("segue.export.forms.graph_of", graph_with_a_bug)
     found = shipped_with(monkeypatch, timed_as((1, 1), (2, 2)), RNN, tmp_path, int8="never")
     assert found.form.lowering == "operator"
     assert names(found.rejected) == [("scan", "fp32"), ("unrolled", "fp32")]
@@ -142,7 +142,7 @@ def test_a_form_that_is_wrong_is_left_out_and_the_others_go_on(
 
 
 def test_without_validation_songs_nothing_is_rounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("export.forms.songs_per_s_in_turn", timed_as((1, 1)))
+    monkeypatch.setattr("segue.export.forms.songs_per_s_in_turn", timed_as((1, 1)))
     job = job_for(DenseConfig(hidden=(8,)))
     none: Ints = np.zeros(0, dtype=np.int64)
     without = Job(job.role, job.network, job.classes, job.parity_windows, job.validation_windows[:0], none)

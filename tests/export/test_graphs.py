@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import ConfigError
-from data.song import FEATURE_NAMES, Floats
-from data.synth import draw_genres, draw_songs, genre_name
-from export.graphs.affine import Affine
-from export.graphs.build import LOWERINGS, graph_of, lowerings_of
-from export.parity import TOLERANCE, edge_windows, network_logits
-from serving.bundle import Lowering
-from tests.bundles import CLASSES, EASY
-from tests.export.plain_networks import plain_logits, random_network
-from tests.random_songs import random_segments
-from training.networks.build import Config, EnsembleConfig
-from training.networks.convolutional import ConvolutionalConfig
-from training.networks.dense import DenseConfig
-from training.networks.recurrent import Cell, Norm, Readout, RecurrentConfig
+from segue.data.song import FEATURE_NAMES, Floats
+from segue.data.synth import draw_genres, draw_songs, genre_name
+from segue.errors import ConfigError
+from segue.export.graphs.affine import Affine
+from segue.export.graphs.build import LOWERINGS, graph_of, lowerings_of
+from segue.export.parity import TOLERANCE, edge_windows, network_logits
+from segue.serving.bundle.bundle import Lowering
+from segue.training.networks.build import Config, EnsembleConfig
+from segue.training.networks.convolutional import ConvolutionalConfig
+from segue.training.networks.dense import DenseConfig
+from segue.training.networks.recurrent import Cell, Norm, Readout, RecurrentConfig
+from tests.support.bundles import CLASSES, EASY
+from tests.support.plain_networks import plain_logits, random_network
+from tests.support.random_songs import random_segments
 
 HYBRID = RecurrentConfig(cell="gru", state=6, readout="pooled", convolution=5, kernel=3, summary=True, hidden=(7, 5))
 CONVOLUTIONAL = ConvolutionalConfig(channels=(6, 5), kernel=5, hidden=(8,))

@@ -9,19 +9,19 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from data.song import Floats
-from export.graphs.build import can_round, graph_of
-from export.graphs.int8 import Int8
-from export.graphs.writer import Writer
-from export.parity import edge_windows, network_logits
-from serving.bundle import Lowering
-from tests.bundles import CLASSES
-from tests.export.plain_networks import random_network
+from segue.data.song import Floats
+from segue.export.graphs.build import can_round, graph_of
+from segue.export.graphs.int8 import Int8
+from segue.export.graphs.writer import Writer
+from segue.export.parity import edge_windows, network_logits
+from segue.serving.bundle.bundle import Lowering
+from segue.training.networks.build import Config, EnsembleConfig
+from segue.training.networks.convolutional import ConvolutionalConfig
+from segue.training.networks.dense import DenseConfig
+from segue.training.networks.recurrent import RecurrentConfig
 from tests.export.test_graphs import CONVOLUTIONAL, HYBRID, random_windows, session_of
-from training.networks.build import Config, EnsembleConfig
-from training.networks.convolutional import ConvolutionalConfig
-from training.networks.dense import DenseConfig
-from training.networks.recurrent import RecurrentConfig
+from tests.support.bundles import CLASSES
+from tests.support.plain_networks import random_network
 
 Array = NDArray[np.float64]
 Ranges = Literal["static", "dynamic"]

@@ -11,14 +11,14 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from data.song import CHROMA, LOUDNESS, Floats, check_segments
-from export.export import export
-from export.graphs.build import graph_of
-from export.parity import ParityError, check_parity, edge_windows, network_logits
-from tests.random_songs import random_segments
-from training.networks.dense import DenseNetwork
-from training.networks.network import Network
-from training.runs import load_run
+from segue.data.song import CHROMA, LOUDNESS, Floats, check_segments
+from segue.export.export import export
+from segue.export.graphs.build import graph_of
+from segue.export.parity import ParityError, check_parity, edge_windows, network_logits
+from segue.training.networks.dense import DenseNetwork
+from segue.training.networks.network import Network
+from segue.training.runs import load_run
+from tests.support.random_songs import random_segments
 
 Change = Callable[[Floats, Floats], Floats]  # Of windows and their logits.
 
@@ -139,7 +139,7 @@ def test_a_damaged_weight_is_refused_and_nothing_is_written(
             weights.CopyFrom(numpy_helper.from_array(values, weights.name))
         return model
 
-    monkeypatch.setattr("export.forms.graph_of", damaged_graph_of)
+    monkeypatch.setattr("segue.export.forms.graph_of", damaged_graph_of)
     with pytest.raises(ParityError, match=f"{role}: expected logits within 0.0001 of the trained network's"):
         export(student_run, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []

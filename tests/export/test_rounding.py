@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from data.song import Floats
-from export.rounding import compare_rounded, lost_points_between, why_not_rounded
-from serving.bundle import Rounding
+from segue.data.song import Floats
+from segue.export.rounding import compare_rounded, lost_points_between, why_not_rounded
+from segue.serving.bundle.bundle import Rounding
 
 
 class Says:

@@ -10,12 +10,12 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from serving.app import data_path
-from serving.guard import Guard
-from serving.live import Live
-from serving.monitoring import Monitoring
-from serving.settings import Settings
-from serving.tokens import Tokens
+from segue.serving.http.app import data_path
+from segue.serving.http.bundle_slot import BundleSlot
+from segue.serving.http.guard import Guard
+from segue.serving.http.monitoring import Monitoring
+from segue.serving.http.settings import Settings
+from segue.serving.http.tokens import Tokens
 
 Message = MutableMapping[str, Any]
 
@@ -49,7 +49,7 @@ class OwnClient(Client):
         self.registry = CollectorRegistry()
         self.monitoring = Monitoring(self.registry)
         self.app = data_path()
-        self.live = self.app.state.live = Live.open(settings, self.monitoring)
+        self.slot = self.app.state.slot = BundleSlot.open(settings, self.monitoring)
         guard = Guard(self.app, self.app, ())
         guard.begin(settings, Tokens.of(settings), self.monitoring)
         self.guard = guard
@@ -86,7 +86,7 @@ def service(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setenv("BENTOML_DO_NOT_TRACK", "true")
         patch.setenv("SEGUE_BUNDLE", str(bundle))
         patch.setenv("SEGUE_DEADLINE_S", "600")  # A busy machine is no reason to fail.
-        from serving.service import GenreService
+        from segue.serving.http.service import GenreService
 
         app = cast(Any, GenreService).to_asgi()
         with running(runner, app):

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from data.table import SongTable
-from serving.bundle import load_bundle
-from serving.cascade import open_cascade
-from serving.evaluate import evaluate, opinion_of
-from serving.score import score
-from serving.tradeoff import answers
-from tests.bundles import BOTH_ANSWER_NATS, CLASSES
+from segue.data.table import SongTable
+from segue.serving.batch.score import score
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.cascade import open_cascade
+from segue.serving.evaluate import evaluate, predict_rows
+from segue.serving.tradeoff import answers
 from tests.serving.conftest import Client
+from tests.support.bundles import BOTH_ANSWER_NATS, CLASSES
 
 CLOSE_NATS = 1e-5
 ONE_REQUEST = 37  # Songs; a batch size that neither the scorer nor the evaluation uses.
@@ -33,7 +33,7 @@ def test_http_scorer_and_evaluation_agree_on_every_song(
     scored = pq.read_table(tmp_path / "scores.parquet").to_pylist()
 
     cascade = open_cascade(load_bundle(bundle))
-    student, teacher = (opinion_of(voice, table, rows, "") for voice in (cascade.student, cascade.teacher))
+    student, teacher = (predict_rows(model, table, rows, "") for model in (cascade.student, cascade.teacher))
     evaluated = answers(student, teacher, BOTH_ANSWER_NATS)
 
     for row, (web, batch) in enumerate(zip(over_http, scored, strict=True)):

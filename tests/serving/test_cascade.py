@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from data.song import Floats, Ints
-from serving.cascade import AnsweredBy, Answers, Cascade, Opinion, Voice, route
-from tests.random_songs import random_segments
+from segue.data.song import Floats, Ints
+from segue.serving.cascade import AnsweredBy, Answers, CalibratedModel, Cascade, Predictions, route
+from tests.support.random_songs import random_segments
 
 K = 3
 LOG_K = math.log(K)
@@ -54,8 +54,8 @@ def plain_answer(student: NDArray[np.float32], teacher: NDArray[np.float32], thr
     return Plain("teacher", True, theirs)
 
 
-def opinion_of(logits: Floats, windows: int = 1) -> Opinion:
-    return Opinion.of(logits, 1.0, np.full(len(logits), windows))
+def predictions_of(logits: Floats, windows: int = 1) -> Predictions:
+    return Predictions.of(logits, 1.0, np.full(len(logits), windows))
 
 
 # Drawn from few values too, so that student, teacher and threshold often come close; ties have a test of their own.
@@ -68,10 +68,10 @@ some_logits = hnp.arrays(
 
 @given(logits=some_logits, threshold=st.one_of(st.sampled_from([0.0, 0.5, LOG_K]), st.floats(0, 2)))
 def test_route_is_a_plain_loop_over_the_songs(logits: Floats, threshold: float) -> None:
-    student, teacher = opinion_of(logits[:, :K], windows=1), opinion_of(logits[:, K:], windows=9)
+    student, teacher = predictions_of(logits[:, :K], windows=1), predictions_of(logits[:, K:], windows=9)
     asked: list[Ints] = []
 
-    def ask(rows: Ints) -> Opinion:
+    def ask(rows: Ints) -> Predictions:
         asked.append(rows)
         return teacher.take(rows)
 
@@ -88,49 +88,49 @@ def test_route_is_a_plain_loop_over_the_songs(logits: Floats, threshold: float) 
 
 
 def test_a_song_at_the_threshold_is_the_students() -> None:
-    tied = opinion_of(np.array([[0.5, 0, 0], [2, 1, 0]], np.float32))
+    tied = predictions_of(np.array([[0.5, 0, 0], [2, 1, 0]], np.float32))
     accepted = route(tied, float(tied.cross_entropy_nats[0]), tied.take)
     assert not accepted.fell_back[0]
 
 
 def test_what_fell_back_is_the_teachers_however_sure_the_student_was() -> None:
-    sure, unsure = (opinion_of(np.array([logits], np.float32)) for logits in ([9, 0, 0], [0, 0.1, 0]))
+    sure, unsure = (predictions_of(np.array([logits], np.float32)) for logits in ([9, 0, 0], [0, 0.1, 0]))
     answers = route(sure, 0.0, unsure.take)
     assert answers.by_teacher.tolist() == [True]
     assert answers.choice.tolist() == [1]
 
 
 def test_the_student_answers_where_the_teacher_does_not_know() -> None:
-    lost = opinion_of(np.full((1, K), np.nan, np.float32))
-    answers = route(opinion_of(np.array([[1, 0, 0]], np.float32)), 0.0, lost.take)
+    lost = predictions_of(np.full((1, K), np.nan, np.float32))
+    answers = route(predictions_of(np.array([[1, 0, 0]], np.float32)), 0.0, lost.take)
     assert (answers.fell_back[0], answers.answered_by(0), answers.choice[0]) == (True, "student", 0)
 
 
 def test_threshold_zero_asks_the_teacher_about_every_uncertain_song() -> None:
-    answers = route(opinion_of(np.array([[0, 0, 0], [9, 0, 0], [999, 0, 0]], np.float32)), 0.0, wise_teacher)
+    answers = route(predictions_of(np.array([[0, 0, 0], [9, 0, 0], [999, 0, 0]], np.float32)), 0.0, wise_teacher)
     assert answers.fell_back.tolist() == [True, True, False]  # The last one is certain to the last digit.
 
 
 @given(hnp.arrays(np.float32, (5, K), elements=st.floats(-100, 100, width=32)))
 def test_threshold_log_k_asks_the_teacher_about_no_song(logits: Floats) -> None:
-    answers = route(opinion_of(logits), LOG_K + 1e-12, wise_teacher)
+    answers = route(predictions_of(logits), LOG_K + 1e-12, wise_teacher)
     assert not answers.fell_back.any()
     assert not answers.by_teacher.any()
 
 
-def wise_teacher(rows: Ints) -> Opinion:
-    return opinion_of(np.tile(np.array([0, 0, 50], np.float32), (len(rows), 1)))
+def wise_teacher(rows: Ints) -> Predictions:
+    return predictions_of(np.tile(np.array([0, 0, 50], np.float32), (len(rows), 1)))
 
 
 def test_an_answer_that_is_not_a_number_falls_back() -> None:
-    student = opinion_of(np.array([[np.nan, 0, 0], [9, 0, 0]], np.float32))
+    student = predictions_of(np.array([[np.nan, 0, 0], [9, 0, 0]], np.float32))
     answers = route(student, LOG_K, wise_teacher)
     assert [answers.answered_by(row) for row in range(2)] == ["teacher", "student"]
     assert answers.choice.tolist() == [2, 0]
 
 
 def test_a_song_that_neither_model_knows_stays_not_a_number() -> None:
-    nothing = opinion_of(np.full((2, K), np.nan, np.float32))
+    nothing = predictions_of(np.full((2, K), np.nan, np.float32))
     answers = route(nothing, 0.5, nothing.take)
     assert np.isnan(answers.cross_entropy_nats).all()
     assert answers.fell_back.all()
@@ -151,29 +151,34 @@ def test_the_teacher_sees_only_the_hard_songs() -> None:
 
 
 def cascade_of(student: FirstSegment, teacher: FirstSegment, threshold_nats: float, looks: int = 1) -> Cascade:
-    voices = (Voice(student, windows=1, temperature=1.0), Voice(teacher, windows=looks, temperature=1.0))
-    return Cascade(*voices, threshold_nats)
+    models = (
+        CalibratedModel(student, windows=1, temperature=1.0),
+        CalibratedModel(teacher, windows=looks, temperature=1.0),
+    )
+    return Cascade(*models, threshold_nats)
 
 
 def test_several_windows_speak_by_their_mean_log_probability() -> None:
     songs = [random_segments(n, seed=n) for n in (119, 120, 121, 500, 3)]
     starts = [[0], [0], [0, 1], [0, 190, 380], [0]]
-    opinion = Voice(FirstSegment(), windows=3, temperature=1.7).opinion(songs)
-    assert opinion.windows.tolist() == [len(one) for one in starts]
+    predictions = CalibratedModel(FirstSegment(), windows=3, temperature=1.7).predict(songs)
+    assert predictions.windows.tolist() == [len(one) for one in starts]
     for row, (song, at) in enumerate(zip(songs, starts, strict=True)):
         logits = song[at, :K].astype(np.float64) * 0.05
         log_probs = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).mean(axis=0)
         tempered = np.exp(log_probs / 1.7)
-        np.testing.assert_allclose(opinion.logits[row], log_probs, atol=1e-5)
-        np.testing.assert_allclose(opinion.probs[row], tempered / tempered.sum(), atol=1e-5)
-        np.testing.assert_allclose(opinion.cross_entropy_nats[row], -np.log(opinion.probs[row].max()), rtol=1e-12)
+        np.testing.assert_allclose(predictions.logits[row], log_probs, atol=1e-5)
+        np.testing.assert_allclose(predictions.probs[row], tempered / tempered.sum(), atol=1e-5)
+        np.testing.assert_allclose(
+            predictions.cross_entropy_nats[row], -np.log(predictions.probs[row].max()), rtol=1e-12
+        )
 
 
 def test_short_songs_are_repeated_and_long_songs_seen_in_the_middle() -> None:
     model = FirstSegment()
     short, long = random_segments(50), random_segments(301)
-    opinion = Voice(model, windows=1, temperature=1.0).opinion([short, long])
-    assert opinion.windows.tolist() == [1, 1]
+    predictions = CalibratedModel(model, windows=1, temperature=1.0).predict([short, long])
+    assert predictions.windows.tolist() == [1, 1]
     np.testing.assert_array_equal(model.shown[0][0], np.vstack([short, short, short])[:120])
     np.testing.assert_array_equal(model.shown[0][1], long[90:210])
 
@@ -181,10 +186,10 @@ def test_short_songs_are_repeated_and_long_songs_seen_in_the_middle() -> None:
 def test_many_windows_go_to_the_model_in_batches() -> None:
     model = FirstSegment()
     songs = [random_segments(240, seed) for seed in range(400)]
-    opinion = Voice(model, windows=3, temperature=1.0).opinion(songs)
+    predictions = CalibratedModel(model, windows=3, temperature=1.0).predict(songs)
     assert [len(windows) for windows in model.shown] == [1024, 176]
-    alone = Voice(model, windows=3, temperature=1.0).opinion(songs[399:])
-    np.testing.assert_allclose(opinion.probs[399], alone.probs[0], atol=1e-7)
+    alone = CalibratedModel(model, windows=3, temperature=1.0).predict(songs[399:])
+    np.testing.assert_allclose(predictions.probs[399], alone.probs[0], atol=1e-7)
 
 
 def test_the_teachers_answer_counts_its_windows() -> None:

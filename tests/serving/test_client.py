@@ -14,17 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.errors import ServiceError, SongError
-from data.song import N_FEATURES, WINDOW
-from data.table import SongTable
-from serving.bodies import ARROW, RAW
-from serving.bundle import load_bundle
-from serving.cascade import Answers, open_cascade
-from serving.client import Answer, BadSong, Classified, SegueClient, SongsToSend
-from tests.bundles import BOTH_ANSWER_NATS, CLASSES
-from tests.random_songs import random_segments
+from segue.data.song import N_FEATURES, WINDOW
+from segue.data.table import SongTable
+from segue.errors import ServiceError, SongError
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.cascade import Answers, open_cascade
+from segue.serving.client import Answer, BadSong, Classified, SegueClient, SongsToSend
+from segue.serving.http.bodies import ARROW, RAW
 from tests.serving.conftest import Client
-from tests.serving.server import environment, free_port, serving
+from tests.support.bundles import BOTH_ANSWER_NATS, CLASSES
+from tests.support.random_songs import random_segments
+from tests.support.server import environment, free_port, serving
 
 WINDOWS = np.stack([random_segments(WINDOW, seed=n) for n in range(6)])
 SONGS = [random_segments(n, seed=n) for n in (300, 1, 120, 119, 121)]
@@ -190,7 +190,7 @@ class Scripted:
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scripted]:
     waits_s: list[float] = []
-    monkeypatch.setattr("serving.client.time.sleep", waits_s.append)
+    monkeypatch.setattr("segue.serving.client.time.sleep", waits_s.append)
     return lambda *answers: Scripted(list(answers), waits_s)
 
 

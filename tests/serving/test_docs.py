@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.guard import BENTOML_PATHS, DATA_PATHS
-from serving.monitoring import Monitoring
-from serving.settings import PREFIX, Settings
+from segue.serving.http.guard import BENTOML_PATHS, DATA_PATHS
+from segue.serving.http.monitoring import Monitoring
+from segue.serving.http.settings import PREFIX, Settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "serving"
 METRIC = re.compile(r"segue_[a-z_]+")

@@ -7,15 +7,15 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 
-from data.errors import MissingDependencyError
-from serving.bundle import load_bundle
-from serving.doctor import doctor, main
+from segue.errors import MissingDependencyError
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.doctor import doctor, main
 
 
 @pytest.fixture(autouse=True)
 def _healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that one wheel is installed, whatever is, and that it offers a processor."""
-    monkeypatch.setattr("serving.doctor.installed_wheels", lambda: {"onnxruntime": ort.__version__})
+    monkeypatch.setattr("segue.serving.doctor.installed_wheels", lambda: {"onnxruntime": ort.__version__})
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
 
 
@@ -30,7 +30,7 @@ def test_a_sound_installation_needs_no_advice(bundle: Path) -> None:
 
 def test_two_wheels_that_clash_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "serving.doctor.installed_wheels", lambda: {"onnxruntime": "1.31.0", "onnxruntime-gpu": "1.31.0"}
+        "segue.serving.doctor.installed_wheels", lambda: {"onnxruntime": "1.31.0", "onnxruntime-gpu": "1.31.0"}
     )
     clash, hidden = doctor().advice
     assert "Both onnxruntime and onnxruntime-gpu are installed" in clash
@@ -42,8 +42,8 @@ def test_a_missing_runtime_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise MissingDependencyError("onnxruntime is not installed.")
 
-    monkeypatch.setattr("serving.doctor.installed_wheels", dict)
-    monkeypatch.setattr("serving.doctor.onnxruntime", missing)
+    monkeypatch.setattr("segue.serving.doctor.installed_wheels", dict)
+    monkeypatch.setattr("segue.serving.doctor.onnxruntime", missing)
     found = doctor()
     assert (found.providers, found.advice) == ((), ("onnxruntime is not installed.",))
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.errors import ConfigError, LabelError, SegueError, SongError
-from data.table import SongTable
-from serving.bundle import load_bundle
-from serving.cascade import open_cascade
-from serving.evaluate import evaluate, main
-from tests.bundles import BOTH_ANSWER_NATS, CLASSES
-from tests.random_songs import random_batch, save
+from segue.data.table import SongTable
+from segue.errors import ConfigError, LabelError, SegueError, SongError
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.cascade import open_cascade
+from segue.serving.evaluate import evaluate, main
+from tests.support.bundles import BOTH_ANSWER_NATS, CLASSES
+from tests.support.random_songs import random_batch, save
 
 
 def test_accuracy_and_fallback_rate_are_those_of_the_cascade_song_by_song(bundle: Path, mixed_songs: Path) -> None:
@@ -96,10 +96,10 @@ def test_both_models_see_as_many_windows_as_they_are_told_to(bundle: Path, mixed
     songs = table.songs(range(len(table)))
     windows = np.minimum(np.maximum(table.lengths - 119, 1), 5)
     found = evaluate(bundle, mixed_songs, windows=5).evaluation
-    for voice, scores in ((cascade.student, found.student), (cascade.teacher, found.teacher)):
-        opinion = voice.opinion(songs)
-        assert opinion.windows.tolist() == windows.tolist()
-        assert scores.accuracy == (opinion.probs.argmax(axis=1) == table.labels).mean()
+    for model, scores in ((cascade.student, found.student), (cascade.teacher, found.teacher)):
+        predictions = model.predict(songs)
+        assert predictions.windows.tolist() == windows.tolist()
+        assert scores.accuracy == (predictions.probs.argmax(axis=1) == table.labels).mean()
 
 
 def test_no_window_is_refused(bundle: Path, mixed_songs: Path) -> None:

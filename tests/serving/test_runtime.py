@@ -8,11 +8,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from data.errors import BundleError, ConfigError, MissingDependencyError
-from data.song import Floats
-from serving import runtime
-from serving.runtime import OnnxModel
-from tests.random_songs import random_segments
+from segue.data.song import Floats
+from segue.errors import BundleError, ConfigError, MissingDependencyError
+from segue.serving import runtime
+from segue.serving.runtime import OnnxModel
+from tests.support.random_songs import random_segments
 
 no_gpu = pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="there is a GPU here")
 
@@ -26,7 +26,7 @@ def without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ImportError(name)
         return real_import(name)
 
-    monkeypatch.setattr("serving.runtime.importlib.import_module", import_module)
+    monkeypatch.setattr("segue.serving.runtime.importlib.import_module", import_module)
 
 
 @pytest.mark.usefixtures("without_onnxruntime")
@@ -130,5 +130,5 @@ def test_auto_takes_the_processor_where_there_is_no_gpu(bundle: Path) -> None:
 
 def test_the_wheel_that_is_installed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ort.__version__ in runtime.installed_wheels().values()
-    monkeypatch.setattr("serving.runtime.WHEELS", ("onnxruntime-of-another-world",))
+    monkeypatch.setattr("segue.serving.runtime.WHEELS", ("onnxruntime-of-another-world",))
     assert runtime.installed_wheels() == {}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data.song import Floats
-from serving.timing import songs_per_s_in_turn, us_per_window
+from segue.data.song import Floats
+from segue.serving.timing import songs_per_s_in_turn, us_per_window
 
 
 class Clock:
@@ -33,7 +33,7 @@ class Works:
 
 def test_models_take_turns_and_the_first_call_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, calls = Clock(), list[str]()
-    monkeypatch.setattr("serving.timing.time", clock)
+    monkeypatch.setattr("segue.serving.timing.time", clock)
     models = [Works(clock, calls, "a", 0.01, 0.001), Works(clock, calls, "b", 0.0, 0.004)]
     windows = np.zeros((3, 120, 25), dtype=np.float32)
     a, b = songs_per_s_in_turn(models, windows, batches=(1, 10), budget_s=0.5)
@@ -44,6 +44,6 @@ def test_models_take_turns_and_the_first_call_does_not_count(monkeypatch: pytest
 
 def test_a_window_costs_its_share_of_a_serving_batch_of_songs(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, calls = Clock(), list[str]()
-    monkeypatch.setattr("serving.timing.time", clock)
+    monkeypatch.setattr("segue.serving.timing.time", clock)
     songs = [np.zeros((length, 25), dtype=np.float32) for length in (120, 500)]  # 128 of each: of one window, and of 3.
     assert us_per_window(Works(clock, calls, "a", 0.1, 0.001), songs, 3) == pytest.approx(1e6 * (0.1 / 512 + 0.001))

@@ -8,27 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.song import Ints
-from serving.cascade import Opinion
-from serving.tradeoff import evaluation, tradeoff
+from segue.data.song import Ints
+from segue.serving.cascade import Predictions
+from segue.serving.tradeoff import evaluation, tradeoff
 
 CLASSES = 4
 
 
-def draw(n: int, seed: int) -> tuple[Opinion, Opinion, Ints]:
-    """Return a student's and a better teacher's opinion of n songs, and the labels."""
+def draw(n: int, seed: int) -> tuple[Predictions, Predictions, Ints]:
+    """Return a student's and a better teacher's predictions for n songs, and the labels."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(CLASSES, size=n)
 
-    def opinion(skill: float) -> Opinion:
+    def predictions(skill: float) -> Predictions:
         logits = skill * np.eye(CLASSES)[labels] + 1.5 * rng.normal(size=(n, CLASSES))
-        return Opinion.of(logits.astype(np.float32), 1.0, rng.integers(1, 10, size=n))
+        return Predictions.of(logits.astype(np.float32), 1.0, rng.integers(1, 10, size=n))
 
-    return opinion(1.0), opinion(2.5), labels
+    return predictions(1.0), predictions(2.5), labels
 
 
-def is_right(opinion: Opinion, row: int, labels: Ints) -> bool:
-    return bool(opinion.probs[row].argmax() == labels[row])
+def is_right(predictions: Predictions, row: int, labels: Ints) -> bool:
+    return bool(predictions.probs[row].argmax() == labels[row])
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 500])

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import ConfigError, LabelError, SongError
-from data.splits import Shares, split
-from data.table import SongBatch
-from tests.random_songs import random_batch, save
-from training import train_student, train_teacher
-from training.execution import Execution
-from training.loop import LoopConfig
-from training.networks.dense import DenseConfig
+from segue.data.splits import Shares, split
+from segue.data.table import SongBatch
+from segue.errors import ConfigError, LabelError, SongError
+from segue.training import train_student, train_teacher
+from segue.training.fit.execution import Execution
+from segue.training.fit.loop import LoopConfig
+from segue.training.networks.dense import DenseConfig
+from tests.support.random_songs import random_batch, save
 
 NETWORK, LOOP = DenseConfig(hidden=(4,)), LoopConfig(epochs=1, batch_songs=32)
 SHAPE = ["dense", "--hidden", "4"]

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from training import join, report, train_student, train_teacher
+from segue.training import join, train_student, train_teacher
+from segue.training.report import report
 
 Verb = Callable[[Sequence[str]], int]
 HELP = [

@@ -6,20 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.errors import RunError
-from data.metrics import accuracy
-from data.synth import synth
-from data.table import SongTable
-from training.join import join, main
-from training.loop import LoopConfig, predict
-from training.networks.build import EnsembleConfig, SingleConfig
-from training.networks.convolutional import ConvolutionalConfig
-from training.networks.dense import DenseConfig
-from training.networks.recurrent import RecurrentConfig
-from training.report import report
-from training.runs import load_held_out, load_run, load_splits
-from training.train_student import train_student
-from training.train_teacher import train_teacher
+from segue.data.metrics import accuracy
+from segue.data.synth import synth
+from segue.data.table import SongTable
+from segue.errors import RunError
+from segue.training.fit.loop import LoopConfig, predict
+from segue.training.join import join, main
+from segue.training.networks.build import EnsembleConfig, SingleConfig
+from segue.training.networks.convolutional import ConvolutionalConfig
+from segue.training.networks.dense import DenseConfig
+from segue.training.networks.recurrent import RecurrentConfig
+from segue.training.report.report import report
+from segue.training.runs import load_held_out, load_run, load_splits
+from segue.training.train_student import train_student
+from segue.training.train_teacher import train_teacher
 
 LOOP = LoopConfig(epochs=2, batch_songs=32)
 SHAPES: dict[str, SingleConfig] = {

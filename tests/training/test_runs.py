@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import RunError
-from data.splits import Shares, Splits, split
-from data.table import SongTable
-from tests.random_songs import random_batch, save
-from training.loop import LoopConfig
-from training.networks.build import Config, EnsembleConfig, Role, build
-from training.networks.dense import DenseConfig
-from training.networks.network import Network
-from training.networks.recurrent import RecurrentConfig
-from training.networks.standardise import Standardise
-from training.runs import (
+from segue.data.splits import Shares, Splits, split
+from segue.data.table import SongTable
+from segue.errors import RunError
+from segue.training.fit.loop import LoopConfig
+from segue.training.networks.build import Config, EnsembleConfig, Role, build
+from segue.training.networks.dense import DenseConfig
+from segue.training.networks.network import Network
+from segue.training.networks.recurrent import RecurrentConfig
+from segue.training.networks.standardise import Standardise
+from segue.training.runs import (
     HeldOut,
     Run,
     describe,
@@ -28,6 +27,7 @@ from training.runs import (
     save_run,
     unlabelled_rows,
 )
+from tests.support.random_songs import random_batch, save
 
 RECURRENT, DENSE = RecurrentConfig(state=4, bptt_steps=40), DenseConfig(look="pooled", hidden=(6,))
 CONFIGS: dict[Role, Config] = {"teacher": RECURRENT, "student": DENSE}

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.errors import ConfigError, RunError
-from data.metrics import accuracy, agreement
-from data.splits import Shares, deal
-from data.synth import synth
-from data.table import SongTable
-from training import train_student, train_teacher
-from training.loop import LoopConfig, predict
-from training.losses import DistillationConfig, LabelConfig
-from training.networks.dense import DenseConfig
-from training.networks.recurrent import RecurrentConfig
-from training.runs import load_held_out, load_run, load_splits
-from training.train_student import TrainedStudent
-from training.train_teacher import TrainedTeacher, fit_to_labels
+from segue.data.metrics import accuracy, agreement
+from segue.data.splits import Shares, deal
+from segue.data.synth import synth
+from segue.data.table import SongTable
+from segue.errors import ConfigError, RunError
+from segue.training import train_student, train_teacher
+from segue.training.fit.loop import LoopConfig, predict
+from segue.training.fit.losses import DistillationConfig, LabelConfig
+from segue.training.networks.dense import DenseConfig
+from segue.training.networks.recurrent import RecurrentConfig
+from segue.training.runs import load_held_out, load_run, load_splits
+from segue.training.train_student import TrainedStudent
+from segue.training.train_teacher import TrainedTeacher, fit_to_labels
 
 FOLDS = 2
 TEACHER, LOOP = RecurrentConfig(state=6, bptt_steps=60), LoopConfig(epochs=2, batch_songs=32, seed=5)

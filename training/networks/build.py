@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 from tyro.conf import subcommand
 
-from training.networks.convolutional import ConvolutionalConfig, ConvolutionalNetwork
-from training.networks.dense import DenseConfig, DenseNetwork
-from training.networks.ensemble import Ensemble
-from training.networks.network import Network
-from training.networks.recurrent import RecurrentConfig, RecurrentNetwork
-from training.networks.standardise import Standardise
+from segue.training.networks.convolutional import ConvolutionalConfig, ConvolutionalNetwork
+from segue.training.networks.dense import DenseConfig, DenseNetwork
+from segue.training.networks.ensemble import Ensemble
+from segue.training.networks.network import Network
+from segue.training.networks.recurrent import RecurrentConfig, RecurrentNetwork
+from segue.training.networks.standardise import Standardise
 
 Role = Literal["teacher", "student"]
 SingleConfig = (

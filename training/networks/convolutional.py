@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tyro.conf import Suppress
 
-from data.errors import ConfigError
-from data.song import N_FEATURES
-from training.networks.head import Head, check_head
-from training.networks.network import Network
-from training.networks.standardise import Standardise
-from training.networks.summary import N_STATISTICS, mean_and_spread, summary
+from segue.data.song import N_FEATURES
+from segue.errors import ConfigError
+from segue.training.networks.head import Head, check_head
+from segue.training.networks.network import Network
+from segue.training.networks.standardise import Standardise
+from segue.training.networks.summary import N_STATISTICS, mean_and_spread, summary
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 from torch import Tensor
 from tyro.conf import Suppress
 
-from data.errors import ConfigError
-from data.song import N_FEATURES, WINDOW
-from training.networks.head import Head, check_head
-from training.networks.network import Network
-from training.networks.standardise import Standardise
-from training.networks.summary import N_STATISTICS, summary
+from segue.data.song import N_FEATURES, WINDOW
+from segue.errors import ConfigError
+from segue.training.networks.head import Head, check_head
+from segue.training.networks.network import Network
+from segue.training.networks.standardise import Standardise
+from segue.training.networks.summary import N_STATISTICS, summary
 
 Look = Literal["flat", "pooled"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from training.networks.network import Network
+from segue.training.networks.network import Network
 
 
 class Ensemble(Network):

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from data.errors import ConfigError
+from segue.errors import ConfigError
 
 
 class Head(nn.Module):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from training.networks.standardise import Standardise
+from segue.training.networks.standardise import Standardise
 
 
 class Network(nn.Module):

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tyro.conf import Suppress
 
-from data.errors import ConfigError
-from data.song import N_FEATURES, WINDOW
-from training.networks.batch_normed import BatchNormedSteps
-from training.networks.convolutional import Convolutions, check_convolutions
-from training.networks.head import Head, check_head
-from training.networks.network import Network
-from training.networks.standardise import Standardise
-from training.networks.summary import N_STATISTICS, spread, summary
+from segue.data.song import N_FEATURES, WINDOW
+from segue.errors import ConfigError
+from segue.training.networks.batch_normed import BatchNormedSteps
+from segue.training.networks.convolutional import Convolutions, check_convolutions
+from segue.training.networks.head import Head, check_head
+from segue.training.networks.network import Network
+from segue.training.networks.standardise import Standardise
+from segue.training.networks.summary import N_STATISTICS, spread, summary
 
 Cell = Literal["rnn", "gru", "lstm"]
 Norm = Literal["batch", "layer", "none"]

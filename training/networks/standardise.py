@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.song import N_FEATURES, Ints
-from data.table import SongTable
+from segue.data.song import N_FEATURES, Ints
+from segue.data.table import SongTable
 
 ROWS_AT_A_TIME = 1000
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from data.song import N_FEATURES
+from segue.data.song import N_FEATURES
 
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16)  # Segments.
 N_STATISTICS = N_FEATURES * (3 + len(LAGS)) + N_FEATURES * (N_FEATURES - 1) // 2

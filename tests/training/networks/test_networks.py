@@ -9,15 +9,15 @@ from scipy.stats import pearsonr
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from data.errors import ConfigError
-from tests.export.plain_networks import plain_logits
-from tests.training.networks.random_networks import CLASSES, Array, arrays, random_network, random_windows
-from training.networks.build import Config, EnsembleConfig, SingleConfig
-from training.networks.convolutional import ConvolutionalConfig
-from training.networks.dense import DenseConfig
-from training.networks.ensemble import Ensemble
-from training.networks.recurrent import RecurrentConfig
-from training.networks.summary import LAGS, N_STATISTICS, mean_and_spread, summary
+from segue.errors import ConfigError
+from segue.training.networks.build import Config, EnsembleConfig, SingleConfig
+from segue.training.networks.convolutional import ConvolutionalConfig
+from segue.training.networks.dense import DenseConfig
+from segue.training.networks.ensemble import Ensemble
+from segue.training.networks.recurrent import RecurrentConfig
+from segue.training.networks.summary import LAGS, N_STATISTICS, mean_and_spread, summary
+from tests.support.plain_networks import plain_logits
+from tests.support.random_networks import CLASSES, Array, arrays, random_network, random_windows
 
 SONGS = 5
 CONVOLUTIONAL = ConvolutionalConfig(channels=(6, 5), kernel=5, hidden=(8,))

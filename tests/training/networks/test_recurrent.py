@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from data.errors import ConfigError
-from tests.training.networks.random_networks import (
+from segue.errors import ConfigError
+from segue.training.networks.recurrent import Cell, GateNorm, Norm, Readout, RecurrentConfig, RecurrentNetwork
+from segue.training.networks.summary import summary
+from tests.support.random_networks import (
     CLASSES,
     Array,
     arrays,
@@ -23,8 +25,6 @@ from tests.training.networks.random_networks import (
     randomise,
     standardised,
 )
-from training.networks.recurrent import Cell, GateNorm, Norm, Readout, RecurrentConfig, RecurrentNetwork
-from training.networks.summary import summary
 
 STATE, SONGS, STEPS = 4, 6, 7
 EPS, MOMENTUM, VARIANCE_FLOOR = 1e-3, 0.01, 1e-4
@@ -375,7 +375,7 @@ def test_steps_done_at_once_are_the_steps_of_the_cell(readout: Readout, monkeypa
     at_once, one_by_one = random_network(config).train(), random_network(config).train()
     segments = random_windows(SONGS, STEPS)
     found = at_once(segments)
-    monkeypatch.setattr("training.networks.recurrent.RnnCell.is_fused", lambda *_: False)
+    monkeypatch.setattr("segue.training.networks.recurrent.RnnCell.is_fused", lambda *_: False)
     expected = one_by_one(segments)
     np.testing.assert_allclose(found.detach(), expected.detach(), atol=1e-12, rtol=0)
     for logits in (found, expected):

@@ -1,0 +1,113 @@
+"""What a conversion of songs keeps, what it leaves out, and why."""
+
+import logging
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from segue.data.song import WINDOW, Units, first_fault
+from segue.data.sources.source import Skipped
+from segue.data.table import SongBatch
+
+log = logging.getLogger(__name__)
+
+EXAMPLES = 10
+
+
+@dataclass
+class Tally:
+    """A number of songs, and the names of the first ten."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, names: list[str]) -> None:
+        """Count some more."""
+        self.count += len(names)
+        self.examples += names[: EXAMPLES - len(self.examples)]
+
+    def __str__(self) -> str:
+        more = ", ..." if self.count > len(self.examples) else ""
+        return f"{self.count}" + (f": {', '.join(self.examples)}{more}" if self.count else "")
+
+
+@dataclass
+class Conversion:
+    """What a conversion wrote, and what it left out by reason; every song left out was also named in the log."""
+
+    out: Path
+    units: Units
+    songs: int = 0
+    labelled: dict[str, int] = field(default_factory=dict)  # Songs by class.
+    unlabelled: Tally = field(default_factory=Tally)
+    short: Tally = field(default_factory=Tally)  # Songs below one window.
+    left_out: dict[str, Tally] = field(default_factory=dict)  # By reason.
+
+    def __str__(self) -> str:
+        classes = ", ".join(f"{name} {count}" for name, count in sorted(self.labelled.items()))
+        lines = [
+            f"{self.out}: {self.songs} songs ({self.units})",
+            f"  labelled: {sum(self.labelled.values())}" + (f" ({classes})" if classes else ""),
+            f"  without a label: {self.unlabelled}",
+            f"  shorter than {WINDOW} segments, kept (their window repeats them): {self.short}",
+            f"  left out: {sum(tally.count for tally in self.left_out.values())}",
+            *(f"    {reason}: {tally}" for reason, tally in self.left_out.items()),
+        ]
+        return "\n".join(lines)
+
+    def keep(self, batch: SongBatch) -> None:
+        """Count the songs of a batch that is written."""
+        self.songs += len(batch)
+        for label, count in Counter(label for label in batch.labels if label is not None).items():
+            self.labelled[label] = self.labelled.get(label, 0) + count
+        self.unlabelled.add([name for name, label in zip(batch.song_ids, batch.labels, strict=True) if label is None])
+        lengths = zip(batch.song_ids, batch.lengths.tolist(), strict=True)
+        self.short.add([f"{name} ({length} segments)" for name, length in lengths if length < WINDOW])
+
+    def leave_out(self, song: Skipped) -> None:
+        """Count and log a song that is not written."""
+        log.info("left out %s: %s", song.name, song.reason)
+        self.left_out.setdefault(_kind(song.reason), Tally()).add([song.name])
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it but the path as JSON types, for `of_state`."""
+        return asdict(self) | {"out": None}
+
+    @classmethod
+    def of_state(cls, out: Path, state: dict[str, Any]) -> Self:
+        """Return the conversion that `state` was read from."""
+        tallies = {name: Tally(**state[name]) for name in ("unlabelled", "short")}
+        left_out = {reason: Tally(**tally) for reason, tally in state["left_out"].items()}
+        return cls(**state | tallies | {"left_out": left_out, "out": out})
+
+
+def faults(batch: SongBatch, units: Units, seen: set[str]) -> dict[int, Skipped]:
+    """Return the rows of a batch that break the contract, each with the reason; ids of the other songs join `seen`."""
+    sound = first_fault(batch.segments, units) is None and batch.lengths.min(initial=1) > 0
+    found = {} if sound else _content_faults(batch, units)
+    for row, name in enumerate(batch.song_ids):
+        if row in found:
+            continue
+        if name in seen:
+            found[row] = Skipped(name, "another song has the same id")
+        seen.add(name)
+    return found
+
+
+def _content_faults(batch: SongBatch, units: Units) -> dict[int, Skipped]:
+    found = {}
+    for row, (length, end) in enumerate(zip(batch.lengths, batch.lengths.cumsum(), strict=True)):
+        fault = first_fault(batch.segments[end - length : end], units)
+        if not length:
+            found[row] = Skipped(batch.song_ids[row], "expected at least one segment, found none")
+        elif fault is not None:
+            found[row] = Skipped(batch.song_ids[row], f"segment {fault[0]}: {fault[1]}")
+    return found
+
+
+def _kind(reason: str) -> str:
+    """Return a reason without what only one song has: which segment, and what was found there."""
+    without_place = re.sub(r"^(song '[^']*'(, segment \d+)?|segment \d+): ", "", reason)
+    return re.split(", found |: ", without_place, maxsplit=1)[0]

@@ -1,0 +1,144 @@
+"""Put a genre on every song of a table: Parquet, or CSV if the output ends in `.csv`.
+
+Columns: song_id, genre, cross_entropy_nats, answered_by (student or teacher), and the probability of every class: one
+struct in Parquet, one column a class in CSV. Songs stream through; the file appears when all are scored.
+
+Example:
+    segue score artifacts/bundle artifacts/catalogue.arrow artifacts/genres.parquet
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from segue.atomic import atomic_file
+from segue.command import run
+from segue.data.table import SongTable
+from segue.errors import ConfigError, SongError
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.cascade import NOT_A_NUMBER, Answers, open_cascade, threshold_or_default
+from segue.serving.evaluate import check_units
+from segue.serving.runtime import Provider
+
+SONGS_AT_A_TIME = 1024
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What `segue score` wrote."""
+
+    out: Path
+    songs: int
+    fallback_rate: float
+    songs_by_genre: dict[str, int]
+    seconds: float
+
+    def __str__(self) -> str:
+        genres = ", ".join(f"{name} {count}" for name, count in self.songs_by_genre.items() if count)
+        return (
+            f"{self.out}: {self.songs} songs in {self.seconds:.1f} s ({self.songs / self.seconds:,.0f} songs/s), "
+            f"{self.fallback_rate:.1%} of them by way of the teacher\n  {genres}"
+        )
+
+
+def score(
+    bundle: Positional[Path],
+    songs: Positional[Path],
+    out: Positional[Path],
+    threshold: float | None = None,
+    windows: int | None = None,
+    provider: Provider = "auto",
+) -> Scored:
+    """Put a genre on every song of a table.
+
+    Args:
+        bundle: The bundle's folder.
+        songs: The song table.
+        out: The file to write: CSV if it ends in .csv, Parquet if it ends in .parquet.
+        threshold: Cross-entropy in nats above which a song falls back to the teacher. Default: the bundle's.
+        windows: Windows of a song that both models see, at most. Default: what the bundle says.
+        provider: Where the models run; auto takes a GPU where there is one.
+    """
+    if out.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"{out}: expected a name that ends in .parquet or .csv")
+    started = time.perf_counter()
+    opened = load_bundle(bundle)
+    classes = opened.manifest.classes
+    threshold_nats = threshold_or_default(threshold, opened)
+    table = SongTable(songs)
+    check_units(table, opened)
+    cascade = open_cascade(opened, windows=windows, provider=provider)
+    counts = np.zeros(len(classes), dtype=np.int64)
+    fell_back = 0
+    progress = tqdm(total=len(table), unit=" songs", disable=None, file=sys.stderr)
+    schema = _schema(classes, nested=out.suffix == ".parquet")
+    with _open_sink(out, schema) as sink, progress:
+        for start in range(0, len(table), SONGS_AT_A_TIME):
+            rows = range(start, min(start + SONGS_AT_A_TIME, len(table)))
+            answers = cascade.answer(table.songs(rows), threshold_nats)
+            song_ids = [table.song_ids[row] for row in rows]
+            sink.write_batch(_record_batch(song_ids, answers, classes, schema))
+            counts += np.bincount(answers.choice, minlength=len(classes))
+            fell_back += int(answers.fell_back.sum())
+            progress.update(len(rows))
+    by_genre = dict(zip(classes, counts.tolist(), strict=True))
+    return Scored(out, len(table), fell_back / max(len(table), 1), by_genre, time.perf_counter() - started)
+
+
+@contextmanager
+def _open_sink(out: Path, schema: pa.Schema) -> Iterator[Any]:
+    with atomic_file(out) as draft:
+        writer = pa.parquet.ParquetWriter if out.suffix == ".parquet" else pa.csv.CSVWriter
+        with writer(draft, schema) as sink:
+            yield sink
+
+
+def _schema(classes: Sequence[str], *, nested: bool) -> pa.Schema:
+    probabilities = [pa.field(name, pa.float32()) for name in classes]
+    flat = [pa.field(f"probability_{name}", pa.float32()) for name in classes]
+    return pa.schema(
+        [
+            pa.field("song_id", pa.string()),
+            pa.field("genre", pa.string()),
+            pa.field("cross_entropy_nats", pa.float32()),
+            pa.field("answered_by", pa.string()),
+            *([pa.field("probabilities", pa.struct(probabilities))] if nested else flat),
+        ]
+    )
+
+
+def _record_batch(song_ids: list[str], answers: Answers, classes: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
+    unknown = np.flatnonzero(np.isnan(answers.cross_entropy_nats))
+    if len(unknown):
+        raise SongError(f"song {song_ids[unknown[0]]!r}: {NOT_A_NUMBER}")
+    probabilities = [pa.array(column.astype(np.float32)) for column in answers.probs.T]
+    if schema.names[-1] == "probabilities":
+        probabilities = [pa.StructArray.from_arrays(probabilities, fields=list(schema.field("probabilities").type))]
+    columns = [
+        pa.array(song_ids),
+        pa.array([classes[choice] for choice in answers.choice]),
+        pa.array(answers.cross_entropy_nats.astype(np.float32)),
+        pa.array([answers.answered_by(row) for row in range(len(answers))]),
+        *probabilities,
+    ]
+    return pa.record_batch(columns, schema=schema)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `segue score`."""
+    return run(score, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

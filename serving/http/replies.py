@@ -1,0 +1,136 @@
+"""The answer to a request, as JSON or as an Arrow IPC stream."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from segue.serving.bundle.bundle import Manifest
+from segue.serving.cascade import NOT_A_NUMBER
+from segue.serving.http.bodies import ARROW, JSON
+from segue.serving.http.engine import Answered
+from segue.serving.http.refusal import Refusal
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of each song of a request."""
+
+    song_ids: Sequence[str]
+    errors: dict[int, str]  # By place; every other song has an answer, in order.
+    answered: Answered | None  # None where every song has an error.
+    manifest: Manifest
+    mode: str  # fast, balanced, accurate, or threshold where the request named one.
+    threshold_nats: float | None  # None where the mode asks no threshold.
+
+    @classmethod
+    def of(
+        cls,
+        song_ids: Sequence[str],
+        errors: dict[int, str],
+        answered: Answered | None,
+        manifest: Manifest,
+        mode: str,
+        threshold_nats: float | None,
+    ) -> "Reply":
+        """Return a reply in which a song that no model has the predictions for has an error."""
+        if answered is not None and np.isnan(answered.answers.cross_entropy_nats).any():
+            unknown = np.isnan(answered.answers.cross_entropy_nats)
+            places = [place for place in range(len(song_ids)) if place not in errors]
+            errors = errors | {
+                places[row]: f"song {song_ids[places[row]]!r}: {NOT_A_NUMBER}" for row in np.flatnonzero(unknown)
+            }
+            answered = None if unknown.all() else answered.take(np.flatnonzero(~unknown))
+        return cls(song_ids, errors, answered, manifest, mode, threshold_nats)
+
+    @property
+    def status(self) -> int:
+        """200 if at least one song has an answer."""
+        return 422 if self.answered is None else 200
+
+
+def media_type(accept: str) -> str:
+    """Return the type of answer that an Accept header asks for; a `Refusal` if there is none."""
+    wanted = {one.partition(";")[0].strip().lower() for one in accept.split(",")}
+    if ARROW in wanted:
+        return ARROW
+    if wanted & {JSON, "application/*", "*/*", ""}:
+        return JSON
+    raise Refusal(406, "unsupported type", f"accept: expected {JSON} or {ARROW}, found neither")
+
+
+def encode(reply: Reply, kind: str) -> bytes:
+    """Return a reply as `kind`, one of `media_type`'s."""
+    return _to_arrow(reply) if kind == ARROW else _to_json(reply)
+
+
+def _to_json(reply: Reply) -> bytes:
+    answers = _answers(reply)
+    songs = [
+        {"id": song_id, "error": reply.errors[place]} if place in reply.errors else {"id": song_id, **next(answers)}
+        for place, song_id in enumerate(reply.song_ids)
+    ]
+    return orjson.dumps(
+        {"songs": songs, "bundle": reply.manifest.version, "mode": reply.mode, "threshold": reply.threshold_nats}
+    )
+
+
+def _answers(reply: Reply) -> Iterator[dict[str, Any]]:
+    if reply.answered is None:
+        return
+    answers, classes = reply.answered.answers, reply.manifest.classes
+    for choice, probs, cross_entropy, by_teacher, windows, degraded in zip(
+        answers.choice.tolist(),
+        answers.probs.tolist(),
+        answers.cross_entropy_nats.tolist(),
+        answers.by_teacher.tolist(),
+        answers.windows.tolist(),
+        reply.answered.degraded.tolist(),
+        strict=True,
+    ):
+        yield {
+            "genre": classes[choice],
+            "probabilities": dict(zip(classes, probs, strict=True)),
+            "cross_entropy_nats": cross_entropy,
+            "answered_by": "teacher" if by_teacher else "student",
+            "windows": windows,
+            "degraded": degraded,
+        }
+
+
+def _to_arrow(reply: Reply) -> bytes:
+    """Write the columns of `segue score`, and windows, degraded and error; where error is not null, the others are."""
+    classes = reply.manifest.classes
+    probabilities = pa.struct([pa.field(name, pa.float32()) for name in classes])
+    schema = pa.schema(
+        [
+            pa.field("song_id", pa.string(), nullable=False),
+            pa.field("genre", pa.string()),
+            pa.field("cross_entropy_nats", pa.float32()),
+            pa.field("answered_by", pa.string()),
+            pa.field("probabilities", probabilities),
+            pa.field("windows", pa.int64()),
+            pa.field("degraded", pa.bool_()),
+            pa.field("error", pa.string()),
+        ],
+        {
+            "segue.bundle": reply.manifest.version,
+            "segue.mode": reply.mode,
+            "segue.threshold": orjson.dumps(reply.threshold_nats),
+        },
+    )
+    answers = _answers(reply)
+    rows = [
+        {"song_id": song_id, "error": reply.errors[place]}
+        if place in reply.errors
+        else {"song_id": song_id, **next(answers)}
+        for place, song_id in enumerate(reply.song_ids)
+    ]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_table(pa.Table.from_pylist(rows, schema))
+    content: bytes = sink.getvalue().to_pybytes()
+    return content

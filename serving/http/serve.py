@@ -1,0 +1,81 @@
+"""Serve a bundle over HTTP: `POST /v1/classify`, and a page at / that says what else there is.
+
+Prints the address and a request to try, then becomes the BentoML server. Ctrl-C or SIGTERM stops it once every
+request in flight is answered; SIGHUP lets it read the bundle again, and swap it in if it is good.
+
+Every option but host and port is an environment variable as well, which `docs/serving/README.md` lists. An option at
+its default leaves it to the variable. Tokens come from SEGUE_TOKENS or from a file, so that no list of processes
+shows them.
+
+Example:
+    segue serve artifacts/bundle --port 3000
+    segue serve artifacts/bundle --workers 2 --tokens-file tokens --when-teacher-fails refuse
+"""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tyro.conf import Positional
+
+import segue
+from segue.command import run
+from segue.errors import ConfigError
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.http.schemas import EXAMPLE_REQUEST
+from segue.serving.http.settings import Settings
+from segue.serving.http.tokens import Tokens
+
+HOME = Path(segue.__file__).resolve().parents[1]  # The folder that `segue` is imported from: a checkout, site-packages.
+DEFAULT = Settings()
+
+
+def serve(bundle: Positional[Path], port: int = 3000, host: str = "127.0.0.1", settings: Settings = DEFAULT) -> None:
+    """Serve a bundle over HTTP.
+
+    Args:
+        bundle: The bundle's folder.
+        port: The port to listen on.
+        host: The address to listen on; 0.0.0.0 opens the service to the network.
+        settings: How to serve it.
+    """
+    file = settings.tokens_file
+    here = replace(settings, bundle=bundle.resolve(), tokens_file=None if file is None else file.resolve())
+    environment = os.environ | here.to_environment() | {"BENTOML_DO_NOT_TRACK": "true"}
+    tokens = Tokens.of(Settings.from_environment(environment))
+    manifest = load_bundle(bundle).manifest
+    _check_free(host, port)
+    url = f"http://{host}:{port}"
+    token = " -H 'authorization: Bearer '\"$TOKEN\"" if tokens.callers else ""
+    body = json.dumps(EXAMPLE_REQUEST, separators=(",", ":"))
+    print(
+        f"bundle {manifest.version}: {len(manifest.classes)} classes, threshold {manifest.threshold_nats:.3f} nats\n"
+        f"serving on {url}, documented at {url}/\n"
+        f"curl {url}/v1/classify{token} -H 'content-type: application/json' -d '{body}'",
+        flush=True,
+    )
+    command = [sys.executable, "-m", "bentoml", "serve", "segue.serving.http.service:GenreService"]
+    os.chdir(HOME)
+    os.execve(sys.executable, [*command, "--host", host, "--port", str(port)], environment)
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"cannot listen on {host}:{port}: {error}. Choose another with --port.") from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `segue serve`."""
+    return run(serve, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

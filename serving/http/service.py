@@ -1,0 +1,113 @@
+"""The HTTP service: BentoML's lifecycle, probes, metrics and builds around the data path of `segue.serving.http.app`.
+
+Start it with `segue serve`. `segue.serving.http.settings` lists the environment variables that set it.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import bentoml._internal.server as bentoml_server
+from _bentoml_sdk import Service
+from starlette.middleware.cors import CORSMiddleware
+
+from segue.serving.http.app import data_path
+from segue.serving.http.bundle_slot import BundleSlot
+from segue.serving.http.guard import BENTOML_PATHS, Guard
+from segue.serving.http.logs import log_json
+from segue.serving.http.monitoring import Monitoring
+from segue.serving.http.pages import Pages
+from segue.serving.http.settings import Settings
+from segue.serving.http.tokens import Tokens
+
+# Uvicorn would take uvloop where it is installed. But uvloop accepts one connection a turn of its loop, so that new
+# callers wait for seconds once the loop is busy: docs/serving/load.md.
+sys.modules.setdefault("uvloop", None)  # type: ignore[arg-type]
+
+app = data_path()
+
+
+class GuardedService(Service[Any]):
+    """A BentoML service whose every request passes the guard first."""
+
+    def to_asgi(self, is_main: bool = True) -> Any:
+        """Return the guard, with the data path and BentoML's app behind it."""
+        settings = Settings.from_environment()
+        pages = Path(bentoml_server.__file__).parent / "static_content"
+        files = tuple(f"/static_content/{file.name}" for file in pages.iterdir())
+        behind = Pages(super().to_asgi(is_main), lambda: self.openapi_spec.asdict())
+        guard = Guard(app, behind, (*BENTOML_PATHS, *files))
+        app.state.guard = guard
+        if not settings.cors_origins:
+            return guard
+        return CORSMiddleware(
+            guard,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-encoding", "content-type", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+
+
+@bentoml.service(
+    name="segue-cascade",
+    service_class=GuardedService,
+    workers=Settings.from_environment().workers,
+    tracing={"excluded_urls": [".*"]},
+    logging={"access": {"enabled": False}},
+)
+@bentoml.asgi_app(app, path="/")
+class GenreService:
+    """Answers over HTTP with the cascade of one bundle."""
+
+    def __init__(self) -> None:
+        """Verify the bundle, load both models and warm them up; only then is the service ready."""
+        settings = Settings.from_environment()
+        log_json()
+        monitoring = Monitoring()
+        self._slot = app.state.slot = BundleSlot.open(settings, monitoring)
+        app.state.guard.begin(settings, Tokens.of(settings), monitoring)
+
+    @bentoml.on_deployment
+    @staticmethod
+    def reload_on_sighup() -> None:
+        """Let SIGHUP to the server's first process reach every worker, by way of a file that they watch.
+
+        BentoML would end every worker at SIGHUP, good or bad the new bundle. So the signal is blocked before BentoML
+        sets its handler, and a thread waits for it.
+        """
+        handle, name = tempfile.mkstemp(prefix="segue-reload-")
+        os.close(handle)
+        os.environ["SEGUE_RELOAD_FILE"] = name
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+        def wait() -> None:
+            while True:
+                signal.sigwait({signal.SIGHUP})
+                Path(name).touch()
+
+        threading.Thread(target=wait, name="segue-sighup", daemon=True).start()
+
+    @bentoml.on_startup
+    async def tune(self) -> None:
+        """Keep the garbage collector off what lives for ever, and begin to watch for a new bundle."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        self._watch = asyncio.create_task(self._slot.watch())
+
+    @bentoml.on_shutdown
+    async def stop_watching(self) -> None:
+        """End the watch; requests in flight have been answered by now."""
+        self._watch.cancel()
+
+    async def __is_ready__(self) -> bool:
+        """Answer `/readyz`."""
+        return self._slot.ready

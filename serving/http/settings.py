@@ -1,0 +1,81 @@
+"""What can be set about the service: one dataclass, read from environment variables that begin with SEGUE_."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from tyro.conf import Suppress
+
+from segue.errors import ConfigError
+from segue.serving.runtime import Provider
+
+PREFIX = "SEGUE_"
+
+Trouble = Literal["degrade", "refuse"]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Nats = Annotated[float, Field(ge=0)]
+Words = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda text: [word for word in text.split(",") if word] if isinstance(text, str) else text),
+]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the service. The environment variable of a field is SEGUE_ and its name in capitals."""
+
+    bundle: Suppress[Path] = Path("artifacts/bundle")  # The bundle's folder; a reload reads it again.
+    windows: Count | None = None  # Windows of a song that both models see, at most, instead of what the bundle says.
+    provider: Provider = "auto"  # Where the models run; auto takes a GPU where there is one.
+    workers: Count = 1  # Processes that answer; a second one answers while a killed one comes back.
+    threads: Count = 1  # Threads of each model, in each worker; at small batches one is faster than two.
+    max_body_bytes: Count = 32 * 2**20  # Largest body, as received and after gzip.
+    max_songs: Count = 1024  # Most songs of a request.
+    max_requests: Count = 256  # Most requests in flight, in each worker; more get 503, and soon. More only wait longer.
+    max_waiting_songs: Count = 4096  # Most songs that wait for a model, in each worker; more get 503.
+    batch_songs: Count = 256  # A model's batch takes waiting requests until it has this many songs.
+    deadline_s: Seconds = 10.0  # A request that takes longer gets 504.
+    teacher_timeout_s: Seconds = 5.0  # A teacher that takes longer has failed.
+    when_teacher_fails: Trouble = "degrade"  # The student's answer, marked as degraded; or 503.
+    when_teacher_is_full: Trouble = "degrade"  # The same, when too many songs wait for the teacher.
+    ready_without_teacher: bool = True  # Whether /readyz says yes when the teacher could not be loaded.
+    lowest_threshold: Nats = 0.0  # Nats; the lowest a request may ask for. Above 0: no mode=accurate.
+    highest_threshold: Nats = float("inf")  # The highest. If finite: no mode=fast.
+    tokens: Suppress[
+        Words
+    ] = ()  # Bearer tokens, `name=token,...`. The one called admin may reload; any other may classify.
+    tokens_file: Path | None = None  # The same, one `name=token` a line.
+    cors_origins: Words = ()  # Origins whose pages may call the service from a browser.
+    log_requests: bool = False  # A line for every request, not only for those that were refused.
+    reload_file: Suppress[Path | None] = (
+        None  # Set by `serve`: when this file changes, every worker reads the bundle again.
+    )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the settings; a `ConfigError` names the variable that cannot be."""
+        names = {PREFIX + field.name.upper(): field.name for field in fields(cls)}
+        given = {names[name]: text for name, text in environment.items() if name in names and text}
+        try:
+            settings: Settings = TypeAdapter(cls).validate_python(given)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = str(first["loc"][0])
+            raise ConfigError(f"{name} ({PREFIX}{name.upper()}): {first['msg']}, found {given[name]!r}") from None
+        return settings
+
+    def to_environment(self) -> dict[str, str]:
+        """Return the variables of everything that is not at its default."""
+        return {
+            PREFIX + field.name.upper(): _text(getattr(self, field.name))
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        }
+
+
+def _text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

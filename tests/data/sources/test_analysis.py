@@ -1,0 +1,272 @@
+"""Audio analyses in JSON: the numbers come through as json reads them, and a bad analysis is named and left out."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.data.song import Floats
+from segue.data.sources.analysis import AnalysisFiles, recognises
+from segue.data.sources.source import Skipped, Source
+from segue.data.table import SongBatch, write_table
+from segue.errors import SongError
+from tests.support.random_songs import random_segments
+
+NAMES = {"track": {"id": "TR1"}, "artist_id": "AR1", "genre": "Jazz"}
+
+
+def analysis(segments: Floats, **more: Any) -> dict[str, Any]:
+    """Return segments as the Echo Nest and Spotify write them, among things that nobody asked for."""
+    rows = [
+        {"start": 0.25 * row, "timbre": one[:12], "pitches": one[12:24], "loudness_start": one[24], "loudness_max": 1.0}
+        for row, one in enumerate(segments.tolist())
+    ]
+    return {"meta": {"analyzer_version": "4.0.0"}, "track": {"tempo": 98.0}, "bars": [], "segments": rows, **more}
+
+
+def write(path: Path, *analyses: Mapping[str, Any], indent: int | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(json.dumps(one, indent=indent) for one in analyses), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> tuple[list[SongBatch], list[Skipped]]:
+    source: Source = AnalysisFiles(path)
+    items = list(source.batches())
+    skipped = [item for item in items if isinstance(item, Skipped)]
+    return [item for item in items if isinstance(item, SongBatch)], skipped
+
+
+def reread(path: Path) -> list[list[float]]:
+    """Return the segments of a file of one analysis, as the json module alone reads them."""
+    segments = json.loads(path.read_text())["segments"]
+    return [segment["timbre"] + segment["pitches"] + [segment["loudness_start"]] for segment in segments]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_one_analysis_comes_through_value_by_value(tmp_path: Path, indent: int | None) -> None:
+    path = write(tmp_path / "one.json", analysis(random_segments(150), **NAMES), indent=indent)
+    (batch,), skipped = read(path)
+    source = AnalysisFiles(path)
+    assert (skipped, len(source), source.units, source.classes) == ([], 1, "raw", ())
+    assert (batch.song_ids, batch.labels, batch.groups) == (["TR1"], ["Jazz"], ["AR1"])
+    assert batch.lengths.tolist() == [150]
+    assert batch.segments.dtype == np.float32
+    np.testing.assert_array_equal(batch.segments, np.array(reread(path), dtype=np.float32))
+    np.testing.assert_array_equal(batch.segments, random_segments(150))
+
+
+def test_a_folder_tree_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
+    write(tmp_path / "songs/b/2.json", analysis(random_segments(3, 2)), indent=2)
+    write(tmp_path / "songs/a/1.json", analysis(random_segments(4, 1)))
+    write(tmp_path / "songs/c.ndjson", analysis(random_segments(5, 3)), analysis(random_segments(6, 4), id="last"))
+    (tmp_path / "songs/notes.txt").write_text("not a song")
+    (batch,), skipped = read(tmp_path / "songs")
+    assert (skipped, len(AnalysisFiles(tmp_path / "songs"))) == ([], 4)
+    assert batch.song_ids == ["1", "2", "c-000001", "last"]
+    assert batch.lengths.tolist() == [4, 3, 5, 6]
+    expected = [random_segments(4, 1), random_segments(3, 2), random_segments(5, 3), random_segments(6, 4)]
+    np.testing.assert_array_equal(batch.segments, np.concatenate(expected))
+
+
+@pytest.mark.parametrize("name", ["songs.jsonl", "songs.ndjson", "songs.json", "songs"])
+def test_one_analysis_on_a_line_is_recognised(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, analysis(random_segments(3)), analysis(random_segments(2)))
+    path.write_text("\ufeff \n\n" + path.read_text() + "\n\n", encoding="utf-8")
+    (batch,), skipped = read(path)
+    assert (skipped, len(AnalysisFiles(path))) == ([], 2)
+    assert batch.song_ids == ["songs-000003", "songs-000004"]
+    assert batch.lengths.tolist() == [3, 2]
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=8), n_batch=st.integers(1, 4), folder=st.booleans())
+def test_batches_cover_all_songs_in_order(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], n_batch: int, folder: bool
+) -> None:
+    songs = [random_segments(length, seed) for seed, length in enumerate(lengths)]
+    path = tmp_path_factory.mktemp("json") / "songs.jsonl"
+    for number, song in enumerate(songs if folder else ()):
+        write(path / f"{number}.json", analysis(song))
+    if not folder:
+        write(path, *map(analysis, songs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segue.data.sources.source.BATCH_SONGS", n_batch)
+        batches, skipped = read(path)
+    assert not skipped
+    assert [len(batch) for batch in batches[:-1]] == [n_batch] * (len(batches) - 1)
+    assert [length for batch in batches for length in batch.lengths] == lengths
+    np.testing.assert_array_equal(np.concatenate([batch.segments for batch in batches]), np.concatenate(songs))
+
+
+@pytest.mark.parametrize(
+    ("names", "song_id", "label", "group"),
+    [
+        ({}, "file", None, None),
+        ({"track": {"id": "T"}, "id": "I", "track_id": "R", "meta": {"id": "M"}}, "T", None, None),
+        ({"track": {"id": ""}, "id": "I", "track_id": "R"}, "I", None, None),
+        ({"track": None, "id": {"a": 1}, "track_id": 17}, "17", None, None),
+        ({"track": "x", "meta": {"id": " ", "track_id": "M"}}, "M", None, None),
+        ({"id": True, "artist": "Ella", "genre": "Jazz"}, "file", "Jazz", "Ella"),
+        ({"artist_id": "A", "artist": "Ella"}, "file", None, "A"),
+        ({"meta": {"artist": "Ella", "genre": "Swing"}}, "file", "Swing", "Ella"),
+        ({"track": {"artist": "Nina", "genre": "Jazz"}, "artist": None, "genre": 3.5}, "file", "Jazz", "Nina"),
+        ({"id": "half \ud800"}, "half ?", None, None),
+    ],
+)
+def test_names_are_taken_from_the_first_place_that_has_one(
+    tmp_path: Path, names: dict[str, Any], song_id: str, label: str | None, group: str | None
+) -> None:
+    (batch,), _ = read(write(tmp_path / "file.json", analysis(random_segments(2), **names)))
+    assert (batch.song_ids, batch.labels, batch.groups) == ([song_id], [label], [group])
+    with write_table(tmp_path / "songs.arrow", "raw") as table:
+        table.write(batch)
+
+
+@pytest.mark.parametrize("start", range(8))
+def test_an_earlier_runs_songs_are_passed_over(tmp_path: Path, start: int) -> None:
+    write(tmp_path / "tree/a.json", analysis(random_segments(1)))
+    write(tmp_path / "tree/b.json", {"segments": []})
+    write(tmp_path / "tree/c.jsonl", analysis(random_segments(2)), {}, analysis(random_segments(3)))
+    write(tmp_path / "tree/d.json", analysis(random_segments(4)))
+    names = ["a", "b.json", "c-000001", "c.jsonl, line 2", "c-000003", "d"]
+    found = [
+        name
+        for item in AnalysisFiles(tmp_path / "tree").batches(start)
+        for name in ([item.name] if isinstance(item, Skipped) else item.song_ids)
+    ]
+    assert sorted(found) == sorted(names[start:])
+
+
+def test_the_same_id_twice_passes(tmp_path: Path) -> None:
+    (batch,), _ = read(write(tmp_path / "a.jsonl", *[analysis(random_segments(2), id="TR1")] * 2))
+    assert batch.song_ids == ["TR1", "TR1"]
+
+
+def changed(key: str, value: Any, row: int = 2) -> dict[str, Any]:
+    """Return an analysis with one thing of one segment changed, or left out where the value is None."""
+    one = analysis(random_segments(4), **NAMES)
+    one["segments"][row][key] = value
+    if value is None:
+        del one["segments"][row][key]
+    return one
+
+
+TWELVE = [0.5] * 12
+SEGMENT_2 = "song 'TR1', segment 2: expected"
+BAD_ANALYSES: dict[str, tuple[Any, str]] = {
+    "no timbre": (changed("timbre", None), f"{SEGMENT_2} 12 numbers in 'timbre', found no such key"),
+    "no pitches": (changed("pitches", None), f"{SEGMENT_2} 12 numbers in 'pitches', found no such key"),
+    "no loudness": (changed("loudness_start", None), f"{SEGMENT_2} a number in 'loudness_start', found no such key"),
+    "timbre of 11": (changed("timbre", TWELVE[:11]), f"{SEGMENT_2} 12 numbers in 'timbre', found 11 values"),
+    "pitches of 13": (changed("pitches", [*TWELVE, 0]), f"{SEGMENT_2} 12 numbers in 'pitches', found 13 values"),
+    "nothing in timbre": (changed("timbre", []), f"{SEGMENT_2} 12 numbers in 'timbre', found 0 values"),
+    "a string": (changed("timbre", [*TWELVE[1:], "1"]), 'found 12 values, one of them "1"'),
+    "null": (changed("pitches", [*TWELVE[1:], None]), "found 12 values, one of them null"),
+    "true": (changed("pitches", [*TWELVE[1:], True]), "found 12 values, one of them true"),
+    "a list in a list": (changed("timbre", [TWELVE] * 12), "found 12 values, one of them [0.5, 0.5, 0.5"),
+    "a number for timbre": (changed("timbre", 7), f"{SEGMENT_2} 12 numbers in 'timbre', found 7"),
+    "a string for loudness": (
+        changed("loudness_start", "-7"),
+        f"{SEGMENT_2} a number in 'loudness_start', found \"-7\"",
+    ),
+    "false for loudness": (changed("loudness_start", False), f"{SEGMENT_2} a number in 'loudness_start', found false"),
+    "NaN": (changed("timbre", [*TWELVE[1:], float("nan")]), f"{SEGMENT_2} finite numbers, found nan in timbre_12"),
+    "infinity": (changed("loudness_start", float("-inf")), f"{SEGMENT_2} finite numbers, found -inf in loudness"),
+    "beyond float32": (changed("timbre", [*TWELVE[1:], 1e39]), f"{SEGMENT_2} finite numbers, found inf in timbre_12"),
+    "beyond any type": (
+        changed("timbre", [*TWELVE[1:], 10**400]),
+        "song 'TR1': expected numbers, found one too large",
+    ),
+    "loud": (changed("loudness_start", 0.5), f"{SEGMENT_2} loudness_start_db between -60 and 0, found 0.5"),
+    "pitch above 1": (changed("pitches", [*TWELVE[1:], 1.5]), f"{SEGMENT_2} chroma_B between 0 and 1, found 1.5"),
+    "a segment that is none": ({"segments": [7]}, "segment 0: expected an object with timbre"),
+    "no segments": (analysis(random_segments(0), **NAMES), "song 'TR1': expected at least one segment, found none"),
+    "no list of segments": (NAMES, "song 'TR1': expected a list in 'segments', found no such key"),
+    "null for segments": ({"segments": None}, "expected a list in 'segments', found null"),
+    "an object of segments": ({"segments": {"timbre": []}}, "expected a list in 'segments', found {\"timbre\": []}"),
+    "a list": ([1, 2], "expected an audio analysis, a JSON object, found [1, 2]"),
+    "nothing": (None, "expected an audio analysis, a JSON object, found null"),
+}
+
+
+@pytest.mark.parametrize(("bad", "complaint"), BAD_ANALYSES.values(), ids=BAD_ANALYSES)
+def test_a_bad_analysis_is_named_and_the_rest_converts(tmp_path: Path, bad: Any, complaint: str) -> None:
+    lines = write(tmp_path / "lines.jsonl", analysis(random_segments(2)), bad, analysis(random_segments(3)))
+    (batch,), (skipped,) = read(lines)
+    assert (batch.song_ids, batch.lengths.tolist()) == (["lines-000001", "lines-000003"], [2, 3])
+    assert skipped.name == "lines.jsonl, line 2"
+    assert complaint in skipped.reason
+
+    write(tmp_path / "tree/a/bad.json", bad)
+    write(tmp_path / "tree/b.json", analysis(random_segments(2)))
+    (batch,), (in_tree,) = read(tmp_path / "tree")
+    assert (batch.song_ids, in_tree.name) == (["b"], "a/bad.json")
+    assert complaint in in_tree.reason
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.999])
+def test_an_analysis_cut_short_is_left_out(tmp_path: Path, share: float) -> None:
+    path = write(tmp_path / "cut.json", analysis(random_segments(20)))
+    text = path.read_text()
+    path.write_text(text[: int(share * len(text))])
+    batches, (skipped,) = read(path)
+    assert (batches, skipped.name) == ([], "cut.json")
+    assert "not a readable audio analysis in JSON, it may be cut short: " in skipped.reason
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe{", b'{"id": "\xff"}', b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
+def test_text_that_is_no_json_is_left_out(tmp_path: Path, text: bytes) -> None:
+    write(tmp_path / "tree/sound.json", analysis(random_segments(2)))
+    (tmp_path / "tree/bad.json").write_bytes(text)
+    (batch,), (skipped,) = read(tmp_path / "tree")
+    assert (batch.song_ids, skipped.name) == (["sound"], "bad.json")
+    assert "not a readable audio analysis in JSON" in skipped.reason
+
+
+def test_a_file_of_lines_among_others_needs_its_ending(tmp_path: Path) -> None:
+    write(tmp_path / "tree/lines.json", analysis(random_segments(2)), analysis(random_segments(2)))
+    _, (skipped,) = read(tmp_path / "tree")
+    assert skipped.reason.endswith("One analysis on a line needs a file that ends in .jsonl")
+
+
+def test_a_file_that_cannot_be_opened_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "tree/sound.json", analysis(random_segments(2)))
+    (tmp_path / "tree/folder.jsonl").mkdir()
+    (tmp_path / "tree/gone.json").symlink_to(tmp_path / "nowhere")
+    (batch,), skipped = read(tmp_path / "tree")
+    assert (batch.song_ids, len(AnalysisFiles(tmp_path / "tree"))) == (["sound"], 3)
+    assert [item.name for item in skipped] == ["folder.jsonl", "gone.json"]
+    assert all(item.reason.startswith("not a readable file: ") for item in skipped)
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"[{}]", b"PK\x03\x04", b"\x89HDF\r\n", b"TR1\tJazz\n"])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "songs.json"
+    path.write_bytes(content)
+    assert not recognises(path)
+    with pytest.raises(SongError, match=r"songs\.json: expected audio analyses, JSON objects with 'segments'"):
+        AnalysisFiles(path)
+
+
+def test_a_path_without_analyses_is_refused(tmp_path: Path) -> None:
+    assert not recognises(tmp_path)
+    assert not recognises(tmp_path / "gone.json")
+    with pytest.raises(SongError, match="found none"):
+        AnalysisFiles(tmp_path)
+
+
+def test_real_tracks_as_analyses_are_the_tracks_themselves(real_songs: Path, tmp_path: Path) -> None:
+    for track in sorted((real_songs / "h5").glob("*.h5"))[:8]:
+        with h5py.File(track) as file:
+            timbre, pitches = file["analysis/segments_timbre"][:], file["analysis/segments_pitches"][:]
+            segments = np.column_stack([timbre, pitches, file["analysis/segments_loudness_start"][:]])
+        (batch,), _ = read(write(tmp_path / f"{track.stem}.json", analysis(segments)))
+        assert batch.song_ids == [track.stem]
+        np.testing.assert_array_equal(batch.segments, segments.astype(np.float32))

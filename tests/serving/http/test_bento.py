@@ -1,0 +1,49 @@
+"""The Bento: holds what serving needs and nothing else, and answers from any folder."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segue.serving.bundle.bundle import load_bundle
+from segue.serving.cascade import open_cascade
+from tests.support.bundles import CLASSES
+from tests.support.random_songs import random_segments
+from tests.support.server import environment, free_port, serving
+
+CHECKOUT = Path(__file__).parents[3]
+NAME = "segue-cascade"
+
+
+@pytest.mark.slow
+def test_a_built_bento_answers_like_its_cascade_from_any_folder(bundle: Path, tmp_path: Path) -> None:
+    checkout, elsewhere, env = tmp_path / "checkout", tmp_path / "elsewhere", environment(tmp_path / "home")
+    elsewhere.mkdir()
+    for folder in ("segue", "data", "serving"):
+        shutil.copytree(
+            CHECKOUT / folder, checkout / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(CHECKOUT / "bentofile.yaml", checkout)
+    (checkout / "notes.txt").write_text("not for the Bento")
+    shutil.copytree(bundle, checkout / "artifacts" / "bundle")
+    subprocess.run([sys.executable, "-m", "bentoml", "build"], cwd=checkout, env=env, check=True, capture_output=True)
+
+    (source,) = (tmp_path / "home" / "bentos" / NAME).glob("*/src")
+    packed = {str(file.relative_to(source)) for file in source.rglob("*") if file.is_file()}
+    assert {"serving/http/service.py", "data/song.py", "artifacts/bundle/manifest.json"} <= packed
+    assert {name.split("/")[0] for name in packed} == {"segue", "data", "serving", "artifacts", "bentofile.yaml"}
+    shutil.rmtree(checkout)
+
+    songs = [random_segments(n, seed=n) for n in (90, 120, 400)]
+    port = free_port()
+    words = ["bentoml", "serve", f"{NAME}:latest", "--host", "127.0.0.1", "--port", str(port)]
+    with serving(words, port, elsewhere, env) as server:
+        body = server.classify([{"id": str(row), "segments": song.tolist()} for row, song in enumerate(songs)])
+    loaded = load_bundle(bundle)
+    expected = open_cascade(loaded).answer(songs)
+    assert (body["bundle"], body["threshold"]) == (loaded.manifest.version, loaded.manifest.threshold_nats)
+    assert [one["genre"] for one in body["songs"]] == [CLASSES[choice] for choice in expected.choice]
+    for one, cross_entropy in zip(body["songs"], expected.cross_entropy_nats, strict=True):
+        assert one["cross_entropy_nats"] == pytest.approx(cross_entropy, abs=1e-5)

@@ -1,0 +1,60 @@
+"""Songs, runs and a bundle, small enough to be made anew for every session of tests."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segue.data.splits import Shares
+from segue.data.synth import Difficulty, draw_genres, draw_songs, genre_name, synth
+from segue.data.table import SongBatch, SongTable
+from segue.export.calibration.thresholds import CalibrationConfig
+from segue.export.export import WindowsConfig, export
+from segue.export.forms import FormsConfig
+from segue.training.fit.loop import LoopConfig
+from segue.training.networks.dense import DenseConfig
+from segue.training.networks.recurrent import RecurrentConfig
+from segue.training.train_student import train_student
+from segue.training.train_teacher import train_teacher
+from tests.support.random_songs import save
+
+CLASSES = tuple(map(genre_name, range(4)))
+EASY = Difficulty(states=10, stray=0.2, label_noise=0.05)
+LONGEST = 400  # Segments.
+BOTH_ANSWER_NATS = 0.7  # At this threshold the student answers for some songs, and the teacher for others.
+
+
+def train_runs(folder: Path) -> Path:
+    """Train a teacher and a student on `folder/songs.arrow`, which is made too; return the student's run folder."""
+    torch.set_num_threads(1)  # In networks this small a second thread only waits for the first.
+    songs, teacher, student = folder / "songs.arrow", folder / "teacher", folder / "student"
+    synth(songs, songs=600, classes=len(CLASSES), difficulty=EASY)
+    loop = LoopConfig(epochs=2, batch_songs=32, learning_rate=1e-2)
+    network = RecurrentConfig(state=16, bptt_steps=40)
+    train_teacher(songs, teacher, folds=2, network=network, loop=loop, shares=Shares(test=0.1))
+    look = DenseConfig(look="flat", hidden=(32,), input_dropout=0.2, hidden_dropout=0.2)
+    train_student(songs, teacher, student, look, replace(loop, epochs=1))  # So that asking the teacher is worth it.
+    return student
+
+
+def make_bundle(student_run: Path, out: Path) -> Path:
+    """Export a student's run to `out`; the teacher takes up to three looks at a song."""
+    forms = FormsConfig(lowering="scan", int8="never")  # Not what this machine does fastest today.
+    export(student_run, out, windows=WindowsConfig(1, 3), forms=forms, calibration=CalibrationConfig(points=10))
+    return out
+
+
+def songs_of_all_lengths(path: Path, n_songs: int) -> SongTable:
+    """Write a table of labelled songs of 1 to 400 segments, of the genres that `train_runs` learns."""
+    rng = np.random.default_rng(7)
+    values, labels = draw_songs(n_songs, draw_genres(len(CLASSES), 0, EASY), EASY, rng, LONGEST)
+    lengths = rng.integers(1, LONGEST + 1, n_songs)
+    batch = SongBatch(
+        song_ids=[f"song-{row}" for row in range(n_songs)],
+        segments=np.concatenate([song[:length] for song, length in zip(values, lengths, strict=True)]),
+        lengths=lengths,
+        labels=[CLASSES[label] for label in labels],
+        groups=[None] * n_songs,
+    )
+    return save(path, batch, classes=CLASSES)
