@@ -274,7 +274,7 @@ def test_a_model_that_does_not_say_probabilities_is_no_model(bundle: Path) -> No
 
 def test_the_deadline_of_a_request_is_a_504(own_service: OwnService, hang: Callable[[Songs], None]) -> None:
     service = own_service(deadline_s=0.05)
-    service.slot.engine._asked._voice = dataclasses.make_dataclass("Hanging", ["predict"])(hang)
+    service.slot.engine._asked._model = dataclasses.make_dataclass("Hanging", ["predict"])(hang)
     response = service.post(bytes(12_000), RAW)
     assert (response.status_code, response.json()["error"]) == (504, "the answer was not ready within 0.05 seconds")
     assert service.metric("segue_refusals_total", reason="deadline") == 1
