@@ -5,13 +5,16 @@ and whose fields are the answer for programs (`--json`: exactly one JSON documen
 """
 
 import dataclasses
+import functools
+import inspect
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import tyro
@@ -19,6 +22,15 @@ import tyro
 from segue.errors import SegueError
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # bad usage is 2, by the option parser
+METAVARS = {  # By the name of an option, where its unit says more than its type.
+    "accuracy": "SHARE",
+    "confidence": "SHARE",
+    "fallback_rate": "SHARE",
+    "seconds": "SECONDS",
+    "songs_per_s": "SONGS",
+    "threshold": "NATS",
+    "within": "POINTS",
+}
 
 
 def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None) -> int:
@@ -29,7 +41,7 @@ def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None
     name = verb.__name__.replace("_", "-")
     try:
         result = tyro.cli(
-            verb,
+            _with_plain_help(verb),
             prog=f"segue {name}",
             description=f"{(manual or '').strip()}\n\nWith --json the result is one JSON document.",
             args=[argument for argument in given if argument != "--json"],
@@ -46,6 +58,41 @@ def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None
         print(f"segue {name}: stopped; what was finished is kept, nothing is half written", file=sys.stderr)
         return INTERRUPTED
     return DONE
+
+
+def _with_plain_help(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `verb` with help that names units, `--threshold NATS`, and is silent of defaults that are None."""
+    signature = inspect.signature(verb)
+    hints = get_type_hints(verb, include_extras=True)
+    parameters = []
+    for parameter in signature.parameters.values():
+        hint, name = hints[parameter.name], parameter.name
+        plain_hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        optional = parameter.default is None and NoneType in get_args(plain_hint)
+        if optional or name in METAVARS:
+            metavar = METAVARS.get(name) or _type_name(plain_hint)
+            hint = Annotated[hint, tyro.conf.arg(metavar=metavar, help_behavior_hint="" if optional else None)]
+        parameters.append(parameter.replace(annotation=hint))
+
+    @functools.wraps(verb)
+    def plain(*args: Any, **options: Any) -> Any:
+        return verb(*args, **options)
+
+    del plain.__wrapped__  # The option parser would look behind it.
+    plain.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    plain.__annotations__ = {one.name: one.annotation for one in parameters}
+    return plain
+
+
+def _type_name(hint: Any) -> str:
+    """Return what to type for an option of type `hint`: INT, PATH, {raw,standardised}."""
+    names = []
+    for one in get_args(hint):
+        if get_origin(one) is Literal:
+            names.append("{" + ",".join(map(str, get_args(one))) + "}")
+        elif one is not NoneType:
+            names.append(one.__name__.upper())
+    return "|".join(names)
 
 
 def to_json(result: Any) -> str:

@@ -98,7 +98,7 @@ def test_a_place_that_is_taken_is_refused_before_any_song_is_heard(
     bundle: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "thesis.txt").write_text("years")
-    monkeypatch.setattr("segue.export.calibrate.hear", lambda *_: pytest.fail("it listens for nothing"))
+    monkeypatch.setattr("segue.export.calibrate.predict_uncalibrated", lambda *_: pytest.fail("it listens for nothing"))
     with pytest.raises(ConfigError, match=r"found a folder of other files, no manifest.json, which would be lost"):
         calibrate(bundle, songs, fallback_rate=0.4, out=tmp_path)
 

@@ -35,7 +35,7 @@ loop = { epochs = 1, batch_songs = 50 }
 network = { hidden = 8 }
 loop = { epochs = 1, learning_rate = 1 }
 
-[segue.export.calibration.thresholds]
+[export.calibration]
 points = 20
 """
 
@@ -188,7 +188,7 @@ def test_one_source_needs_no_brackets(recipe: Path, tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("hidden = 8", "hiden = 8", "hiden"),
-        ("[segue.export.calibration.thresholds]", "[exports.calibration]", "exports"),
+        ("[export.calibration]", "[exports.calibration]", "exports"),
         ("hidden = 8", 'hidden = "many"', "student.network.hidden"),
         ("folds = 2", "folds = 2.5", "teacher.folds"),
         ("state = 8", "stat = 8", 'can not match "stat"'),
@@ -200,7 +200,7 @@ def test_one_source_needs_no_brackets(recipe: Path, tmp_path: Path) -> None:
             "network.shape: expected one of recurrent, convolutional, dense, found 'round'",
         ),
         ("network = { state = 8, bptt_steps = 120 }", "network = 7", "network: expected a table, found 7"),
-        ("points = 20", 'points = "few"', "segue.export.calibration.thresholds.points"),
+        ("points = 20", 'points = "few"', "export.calibration.points"),
         ('workspace = "$SPACE/work"', "workspace = 7", "workspace"),
         ("[songs.synth]", "songs.where = [1]\n[songs.synth]", "songs.where"),
         ("[songs.synth]", "songs.sources = 7\n[songs.synth]", "songs.sources"),
