@@ -23,7 +23,7 @@ from tyro.conf import Positional
 from segue.command import run
 from segue.data.table import SongTable
 from segue.errors import RunError
-from segue.export.retrain.retrain import read_recipe
+from segue.export.retrain.recipe import read_recipe
 
 RECIPES = Path("export/recipes")
 CLASSIFIED = 5
