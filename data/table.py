@@ -21,11 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segue.atomic import atomic_file
+from segue.data.columns import FLAT_WINDOW, SEGMENTS
 from segue.data.song import N_FEATURES, WINDOW, Floats, Ints, Units, first_fault
 from segue.errors import LabelError, SongError
 
-SEGMENTS = pa.list_(pa.list_(pa.float32(), N_FEATURES))
-FLAT_WINDOW = pa.list_(pa.float32(), WINDOW * N_FEATURES)
 NO_LABEL = -1
 ARROW_MAGIC_BYTES = 8  # An Arrow IPC file is these, a stream of batches, and a footer.
 

@@ -21,8 +21,8 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from segue.data.columns import FLAT_WINDOW, SEGMENTS
 from segue.data.song import N_FEATURES, WINDOW, Floats, Songs, Units, check_songs
-from segue.data.table import FLAT_WINDOW, SEGMENTS
 from segue.errors import SongError
 from segue.serving.http.refusal import Refusal
 

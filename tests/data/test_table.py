@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from segue.data.columns import FLAT_WINDOW, SEGMENTS
 from segue.data.song import Floats
-from segue.data.table import FLAT_WINDOW, SEGMENTS, SongTable, SongWriter, write_table
+from segue.data.table import SongTable, SongWriter, write_table
 from segue.errors import LabelError, SongError
 from tests.support.random_songs import random_batch, random_segments, save
 

@@ -10,8 +10,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from segue.data.columns import SEGMENTS
 from segue.data.song import FEATURE_NAMES, Floats
-from segue.data.table import SEGMENTS, SongTable
+from segue.data.table import SongTable
 from segue.errors import ConfigError, SongError
 from segue.serving.batch.score import main, score
 from segue.serving.bundle.bundle import load_bundle

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segue.data.columns import FLAT_WINDOW, SEGMENTS
 from segue.data.song import Floats
-from segue.data.table import FLAT_WINDOW, SEGMENTS
 from segue.serving.http.app import inflate
 from segue.serving.http.bodies import ARROW, JSON, NPY, RAW, SongsIn, dial, read
 from segue.serving.http.refusal import Refusal

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from segue.data.columns import SEGMENTS
 from segue.data.song import Floats, windows
-from segue.data.table import SEGMENTS, SongTable
+from segue.data.table import SongTable
 from segue.serving.bundle.bundle import load_bundle
 from segue.serving.cascade import Answers, open_cascade
 from segue.serving.evaluate import predict_rows

@@ -21,8 +21,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from segue.data.columns import FLAT_WINDOW, SEGMENTS
 from segue.data.song import WINDOW
-from segue.data.table import FLAT_WINDOW, SEGMENTS
 from segue.serving.http.bodies import ARROW, NPY, RAW, READERS
 from tests.serving.conftest import Client
 from tests.support.random_songs import random_segments
