@@ -6,27 +6,27 @@ layers and the products of recurrences are rounded; statistics, convolutions, in
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from segue.data.song import FEATURE_NAMES, WINDOW
 from segue.export.graphs.affine import Affine, head_of, input_norm_of, standardisation_of
 from segue.export.graphs.convolutional import convolved
 from segue.export.graphs.int8 import Int8
 from segue.export.graphs.recurrent import can_lower, states
-from segue.export.graphs.window import Seen, Window
-from segue.export.graphs.writer import LOGITS, Writer
+from segue.export.graphs.window import Window
+from segue.export.graphs.writer import LOGITS, SEGMENTS, Writer
 from segue.serving.bundle.bundle import FORMAT_VERSION, Lowering
-from segue.training.networks.convolutional import ConvolutionalNetwork
-from segue.training.networks.dense import DenseNetwork
-from segue.training.networks.ensemble import Ensemble
-from segue.training.networks.network import Network
+from segue.training.networks.convolutional import Convolutions
+from segue.training.networks.graph import Seen
+from segue.training.networks.head import Head
+from segue.training.networks.network import HeadedNetwork, Network
 from segue.training.networks.recurrent import RecurrentNetwork
+from segue.training.networks.standardise import Standardise
 from segue.training.networks.summary import VARIANCE_FLOOR
-
-Single = DenseNetwork | ConvolutionalNetwork | RecurrentNetwork
-
 
 LOWERINGS: tuple[Lowering, ...] = ("scan", "unrolled", "operator")
 
@@ -43,7 +43,7 @@ def graph_of(
         int8: how the inputs of large products are rounded. Default: everything is exact.
     """
     writer = Writer()
-    logits = _logits(Window(writer), network, len(classes), lowering or "scan", int8)
+    logits = network.graph(OnnxGraph(writer, lowering or "scan", int8))
     writer.op("Identity", logits, outputs=[LOGITS])
     metadata = {
         "classes": "\t".join(classes),
@@ -55,84 +55,96 @@ def graph_of(
 
 def lowerings_of(network: Network) -> tuple[Lowering, ...]:
     """Return the lowerings that all recurrences of a network have; none where nothing in it is recurrent."""
-    members = network.networks() if isinstance(network, Ensemble) else [network]
-    recurrent = [member for member in members if isinstance(member, RecurrentNetwork)]
-    return tuple(one for one in LOWERINGS if recurrent and all(can_lower(member, one) for member in recurrent))
+    recurrent = [part for part in network.modules() if isinstance(part, RecurrentNetwork)]
+    return tuple(one for one in LOWERINGS if recurrent and all(can_lower(part, one) for part in recurrent))
 
 
 def can_round(network: Network, lowering: Lowering | None) -> bool:
     """Tell whether an int8 graph of a network is another one than the exact graph."""
-    if isinstance(network, Ensemble):
-        return any(can_round(member, lowering) for member in network.networks())
-    assert isinstance(network, Single)
-    return len(network.head.layers) > 0 or (isinstance(network, RecurrentNetwork) and lowering != "operator")
-
-
-def _logits(window: Window, network: Network, n_classes: int, lowering: Lowering, int8: Int8 | None) -> str:
-    """Return the logits (n, n_classes) of a network."""
-    writer = window.writer
-    if isinstance(network, Ensemble):
-        members = [_logits(window, member, n_classes, lowering, int8) for member in network.networks()]
-        together = [writer.op("Unsqueeze", one, writer.ints(1)) for one in members]
-        surprise = writer.op("LogSoftmax", writer.op("Concat", *together, axis=1), axis=2)
-        return writer.op("ReduceMean", surprise, axes=[1], keepdims=0)
-    assert isinstance(network, Single)
-    layers = head_of(network.head)
-    seen = _seen(window, network, lowering, int8, n_inputs=len(layers[0].weight)).then(*input_norm_of(network.head))
-    if int8 is None or len(layers) == 1:
-        return _head(writer, seen.value, [seen.read_by(layers[0]), *layers[1:]])
-    return _rounded_head(writer, seen, layers, int8, int8.reach(network, network.head))
-
-
-def _head(writer: Writer, values: str, layers: Sequence[Affine]) -> str:
-    """Return what a head makes of what it reads."""
-    for layer in layers[:-1]:
-        values = writer.op("Tanh", _affine(writer, values, layer))
-    return _affine(writer, values, layers[-1])
-
-
-def _rounded_head(writer: Writer, seen: Seen, layers: Sequence[Affine], int8: Int8, reach: float) -> str:
-    """Return what a head makes of what it reads, where the inputs of hidden layers are rounded."""
-    values = writer.op("Add", writer.op("Mul", seen.value, writer.tensor(seen.scale)), writer.tensor(seen.shift))
-    for layer in layers[:-1]:
-        values, reach = writer.op("Tanh", int8.product(writer, values, layer.weight, reach, layer.bias)), 1.0
-    return _affine(writer, values, layers[-1])
-
-
-def _affine(writer: Writer, values: str, layer: Affine) -> str:
-    return writer.op("Gemm", values, writer.tensor(layer.weight), writer.tensor(layer.bias))
-
-
-def _seen(window: Window, network: Single, lowering: Lowering, int8: Int8 | None, n_inputs: int) -> Seen:
-    """Return the `n_inputs` values that the head of a single network reads."""
-    writer = window.writer
-    if isinstance(network, DenseNetwork):
-        if network.look == "pooled":
-            return window.statistics(network.standardise)
-        scale, shift = standardisation_of(network.standardise)
-        return Seen(window.flat, np.tile(scale, WINDOW), np.tile(shift, WINDOW))
-    if isinstance(network, ConvolutionalNetwork):
-        seen = _mean_and_spread(writer, convolved(window, network.convolutions, network.standardise))
-        summary = network.summary
-    else:
-        seen = states(window, network, lowering, int8)
-        summary = network.config.summary
-    if not summary:
-        return Seen(seen, np.ones(n_inputs), np.zeros(n_inputs))
-    statistics = window.statistics(network.standardise)
-    n_seen = n_inputs - len(statistics.scale)
-    return Seen(
-        writer.op("Concat", seen, statistics.value, axis=1),
-        np.concatenate([np.ones(n_seen), statistics.scale]),
-        np.concatenate([np.zeros(n_seen), statistics.shift]),
+    return any(
+        (isinstance(part, Head) and len(part.layers) > 0)
+        or (isinstance(part, RecurrentNetwork) and lowering != "operator")
+        for part in network.modules()
     )
 
 
-def _mean_and_spread(writer: Writer, values: str) -> str:
-    """Return mean and spread over time, (n, 2 * channels), of values (n, channels, 120)."""
-    op = writer.op
-    mean = op("ReduceMean", values, axes=[2], keepdims=1)
-    squares = op("ReduceSumSquare", op("Sub", values, mean), axes=[2], keepdims=0)
-    variance = op("Mul", squares, writer.tensor(np.array(1 / WINDOW)))
-    spread = op("Sqrt", op("Max", variance, writer.tensor(np.array(VARIANCE_FLOOR))))
-    return op("Concat", op("Flatten", mean, axis=1), spread, axis=1)
+class OnnxGraph:
+    """The parts of networks, written as ONNX; each part of a window once, however many networks read it."""
+
+    segments = SEGMENTS
+
+    def __init__(self, writer: Writer, lowering: Lowering, int8: Int8 | None) -> None:
+        """Write with `writer`, recurrences by `lowering`, the inputs of large products rounded by `int8`."""
+        self._writer = writer
+        self._window = Window(writer)
+        self._lowering = lowering
+        self._int8 = int8
+
+    def flat(self, standardise: Standardise) -> Seen:
+        """Return the standardised window in one row."""
+        scale, shift = standardisation_of(standardise)
+        return Seen(self._window.flat, np.tile(scale, WINDOW), np.tile(shift, WINDOW))
+
+    def statistics(self, standardise: Standardise) -> Seen:
+        """Return the summary statistics of the standardised window."""
+        return self._window.statistics(standardise)
+
+    def convolved(self, convolutions: Convolutions, standardise: Standardise) -> Seen:
+        """Return mean and spread over time of what convolutions make of the standardised window."""
+        op = self._writer.op
+        values = convolved(self._window, convolutions, standardise)
+        mean = op("ReduceMean", values, axes=[2], keepdims=1)
+        squares = op("ReduceSumSquare", op("Sub", values, mean), axes=[2], keepdims=0)
+        variance = op("Mul", squares, self.tensor(np.array(1 / WINDOW)))
+        spread = op("Sqrt", op("Max", variance, self.tensor(np.array(VARIANCE_FLOOR))))
+        return Seen.plain(op("Concat", op("Flatten", mean, axis=1), spread, axis=1), 2 * convolutions.n_channels)
+
+    def states(self, network: RecurrentNetwork) -> Seen:
+        """Return what is read of the states of a recurrence."""
+        return Seen.plain(states(self._window, network, self._lowering, self._int8), network.n_read)
+
+    def beside(self, *parts: Seen) -> Seen:
+        """Return parts beside each other, as one."""
+        value = self._writer.op("Concat", *(part.value for part in parts), axis=1)
+        scale, shift = (np.concatenate([getattr(part, name) for part in parts]) for name in ("scale", "shift"))
+        return Seen(value, scale, shift)
+
+    def logits(self, network: HeadedNetwork, seen: Seen) -> str:
+        """Return the logits that the head of a network makes of what it reads."""
+        layers = head_of(network.head)
+        seen = seen.then(*input_norm_of(network.head))
+        if self._int8 is None or len(layers) == 1:
+            return self._head(seen.value, [layers[0].after(seen.scale, seen.shift), *layers[1:]])
+        return self._rounded_head(seen, layers, self._int8, self._int8.reach(network, network.head))
+
+    def joined(self, logits: Sequence[str]) -> str:
+        """Return the mean log-probability of several logits."""
+        op = self._writer.op
+        together = [op("Unsqueeze", one, self._writer.ints(1)) for one in logits]
+        surprise = op("LogSoftmax", op("Concat", *together, axis=1), axis=2)
+        return op("ReduceMean", surprise, axes=[1], keepdims=0)
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Append an ONNX operator and return the name of its output."""
+        return self._writer.op(kind, *inputs, **attributes)
+
+    def tensor(self, values: NDArray[np.generic]) -> str:
+        """Return the name of a constant."""
+        return self._writer.tensor(values)
+
+    def _head(self, values: str, layers: Sequence[Affine]) -> str:
+        """Return what a head makes of what it reads."""
+        for layer in layers[:-1]:
+            values = self.op("Tanh", self._affine(values, layer))
+        return self._affine(values, layers[-1])
+
+    def _rounded_head(self, seen: Seen, layers: Sequence[Affine], int8: Int8, reach: float) -> str:
+        """Return what a head makes of what it reads, where the inputs of hidden layers are rounded."""
+        values = self.op("Add", self.op("Mul", seen.value, self.tensor(seen.scale)), self.tensor(seen.shift))
+        for layer in layers[:-1]:
+            product = int8.product(self._writer, values, layer.weight, reach, layer.bias)
+            values, reach = self.op("Tanh", product), 1.0
+        return self._affine(values, layers[-1])
+
+    def _affine(self, values: str, layer: Affine) -> str:
+        return self.op("Gemm", values, self.tensor(layer.weight), self.tensor(layer.bias))

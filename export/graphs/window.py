@@ -6,31 +6,15 @@ from functools import cached_property
 import numpy as np
 
 from segue.data.song import N_FEATURES, WINDOW
-from segue.export.graphs.affine import Affine, Doubles, standardisation_of
+from segue.export.graphs.affine import Doubles, standardisation_of
 from segue.export.graphs.writer import SEGMENTS, Writer
+from segue.training.networks.graph import Seen
 from segue.training.networks.standardise import Standardise
 from segue.training.networks.summary import CHANGE_FLOOR, LAGS, VARIANCE_FLOOR
 
 PERIOD = WINDOW + max(LAGS)
 FREQUENCIES = np.concatenate([np.arange(PERIOD // 2 + 1), np.arange(1, PERIOD // 2)])  # Of cosines, then of sines.
 DIAGONAL = np.arange(N_FEATURES) * (N_FEATURES + 1)  # Of a flat (25, 25) matrix.
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Values (n, n_inputs) of a graph, which a head reads scaled and shifted; its first layer can fold in both."""
-
-    value: str
-    scale: Doubles  # (n_inputs,)
-    shift: Doubles  # (n_inputs,)
-
-    def then(self, scale: Doubles, shift: Doubles) -> "Seen":
-        """Scale and shift once more, each (n_inputs,)."""
-        return Seen(self.value, self.scale * scale, self.shift * scale + shift)
-
-    def read_by(self, layer: Affine) -> Affine:
-        """Return the map of the head's first layer, to be applied to `value`."""
-        return layer.after(self.scale, self.shift)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from segue.export.export import WindowsConfig
 from segue.export.forms import FormsConfig
 from segue.training.fit.loop import LoopConfig
 from segue.training.fit.losses import DistillationConfig, LabelConfig
-from segue.training.networks.build import SingleConfig
-from segue.training.networks.convolutional import ConvolutionalConfig
+from segue.training.networks.build import SingleConfig, shapes
 from segue.training.networks.dense import DenseConfig
 from segue.training.networks.recurrent import RecurrentConfig
 from segue.training.train_student import STUDENT_LOOP
@@ -132,13 +131,11 @@ def _network(given: Any, config: dacite.Config) -> Any:
     """Return the network of a recipe: of the shape it names, else a recurrent one."""
     if not isinstance(given, dict):
         raise ConfigError(f"network: expected a table, found {given!r}")
-    shapes: dict[Any, type[RecurrentConfig | ConvolutionalConfig | DenseConfig]] = {
-        kind.shape: kind for kind in (RecurrentConfig, ConvolutionalConfig, DenseConfig)
-    }
+    known = shapes()
     shape = given.get("shape", RecurrentConfig.shape)
-    if shape not in shapes:
-        raise ConfigError(f"network.shape: expected one of {', '.join(shapes)}, found {shape!r}")
-    return dacite.from_dict(shapes[shape], given, config)
+    if shape not in known:
+        raise ConfigError(f"network.shape: expected one of {', '.join(known)}, found {shape!r}")
+    return dacite.from_dict(known[shape], given, config)
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

@@ -12,8 +12,9 @@ from tyro.conf import Suppress
 
 from segue.data.song import N_FEATURES
 from segue.errors import ConfigError
+from segue.training.networks.graph import Graph
 from segue.training.networks.head import Head, check_head
-from segue.training.networks.network import Network
+from segue.training.networks.network import HeadedNetwork, Network
 from segue.training.networks.standardise import Standardise
 from segue.training.networks.summary import N_STATISTICS, mean_and_spread, summary
 
@@ -37,6 +38,10 @@ class ConvolutionalConfig:
             raise ConfigError("channels: expected at least one layer, found none")
         check_head(self.hidden, input_dropout=self.input_dropout, hidden_dropout=self.hidden_dropout)
 
+    def build(self, n_classes: int, standardise: Standardise) -> Network:
+        """Return the untrained network."""
+        return ConvolutionalNetwork(self, n_classes=n_classes, standardise=standardise)
+
 
 def check_convolutions(channels: Sequence[int], kernel: int) -> None:
     """Refuse layers without channels, and kernels without a middle."""
@@ -57,6 +62,7 @@ class Convolutions(nn.Module):
             nn.Conv1d(before, after, kernel, padding=kernel // 2, bias=False) for before, after in pairwise(sizes)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(after) for after in channels)
+        self.n_channels = sizes[-1]  # Of the last layer.
 
     def forward(self, standard: Tensor) -> Tensor:
         """Return (n, segments, channels) of standardised segments (n, segments, 25)."""
@@ -66,7 +72,7 @@ class Convolutions(nn.Module):
         return values.transpose(1, 2)
 
 
-class ConvolutionalNetwork(Network):
+class ConvolutionalNetwork(HeadedNetwork):
     """Convolutions in time, from raw windows to logits."""
 
     def __init__(self, config: ConvolutionalConfig, *, n_classes: int, standardise: Standardise) -> None:
@@ -91,3 +97,8 @@ class ConvolutionalNetwork(Network):
             seen = torch.cat([seen, summary(standard)], dim=1)
         logits: Tensor = self.head(seen)
         return logits
+
+    def graph(self, graph: Graph) -> str:
+        """Write what `forward` computes."""
+        seen = graph.convolved(self.convolutions, self.standardise)
+        return graph.logits(self, graph.beside(seen, graph.statistics(self.standardise)) if self.summary else seen)

@@ -12,8 +12,9 @@ from tyro.conf import Suppress
 
 from segue.data.song import N_FEATURES, WINDOW
 from segue.errors import ConfigError
+from segue.training.networks.graph import Graph
 from segue.training.networks.head import Head, check_head
-from segue.training.networks.network import Network
+from segue.training.networks.network import HeadedNetwork, Network
 from segue.training.networks.standardise import Standardise
 from segue.training.networks.summary import N_STATISTICS, summary
 
@@ -36,8 +37,12 @@ class DenseConfig:
             raise ConfigError("hidden: expected at least one layer, found none")
         check_head(self.hidden, input_dropout=self.input_dropout, hidden_dropout=self.hidden_dropout)
 
+    def build(self, n_classes: int, standardise: Standardise) -> Network:
+        """Return the untrained network."""
+        return DenseNetwork(self, n_classes=n_classes, standardise=standardise)
 
-class DenseNetwork(Network):
+
+class DenseNetwork(HeadedNetwork):
     """Hidden layers, from raw windows to logits."""
 
     def __init__(self, config: DenseConfig, *, n_classes: int, standardise: Standardise) -> None:
@@ -58,3 +63,7 @@ class DenseNetwork(Network):
         standard = self.standardise(segments)
         logits: Tensor = self.head(standard.flatten(1) if self.look == "flat" else summary(standard))
         return logits
+
+    def graph(self, graph: Graph) -> str:
+        """Write what `forward` computes."""
+        return graph.logits(self, (graph.flat if self.look == "flat" else graph.statistics)(self.standardise))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from segue.training.networks.graph import Graph
 from segue.training.networks.network import Network
 
 
@@ -23,3 +24,7 @@ class Ensemble(Network):
     def forward(self, segments: Tensor) -> Tensor:
         """Return the mean log-probability (n, n_classes) over the members for raw windows (n, 120, 25)."""
         return torch.stack([member(segments).log_softmax(dim=1) for member in self.members]).mean(dim=0)
+
+    def graph(self, graph: Graph) -> str:
+        """Write what `forward` computes."""
+        return graph.joined([member.graph(graph) for member in self.networks()])

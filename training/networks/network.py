@@ -1,9 +1,11 @@
-"""What every network offers: raw windows in, logits out, in one go or part by part."""
+"""What every network offers: raw windows in, logits out, at once or part by part, and its graph."""
 
 from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from segue.training.networks.graph import Graph
+from segue.training.networks.head import Head
 from segue.training.networks.standardise import Standardise
 
 
@@ -21,6 +23,10 @@ class Network(nn.Module):
         """Return logits (n, n_classes) for raw windows (n, 120, 25)."""
         raise NotImplementedError
 
+    def graph(self, graph: Graph) -> str:
+        """Write what `forward` computes in eval mode, and return the logits (n, n_classes)."""
+        raise NotImplementedError
+
     def parts(self, segments: Tensor) -> Iterator[Tensor]:
         """Yield logits (n, n_classes) that may each be learnt from; the last ones are those of the whole window.
 
@@ -30,3 +36,9 @@ class Network(nn.Module):
 
     def compile_parts(self) -> None:
         """Make `parts` faster where that is possible; a network that learns in one step is fast as it is."""
+
+
+class HeadedNetwork(Network):
+    """A network that ends in a head."""
+
+    head: Head

@@ -20,8 +20,9 @@ from segue.data.song import N_FEATURES, WINDOW
 from segue.errors import ConfigError
 from segue.training.networks.batch_normed import BatchNormedSteps
 from segue.training.networks.convolutional import Convolutions, check_convolutions
+from segue.training.networks.graph import Graph
 from segue.training.networks.head import Head, check_head
-from segue.training.networks.network import Network
+from segue.training.networks.network import HeadedNetwork, Network
 from segue.training.networks.standardise import Standardise
 from segue.training.networks.summary import N_STATISTICS, spread, summary
 
@@ -67,6 +68,10 @@ class RecurrentConfig:
             raise ConfigError(f"bptt_steps: expected a divisor of {WINDOW} ({divisors}), found {self.bptt_steps}")
         check_convolutions([self.convolution] * (self.convolution != 0), self.kernel)
         check_head(self.hidden, dropout=self.dropout)
+
+    def build(self, n_classes: int, standardise: Standardise) -> Network:
+        """Return the untrained network."""
+        return RecurrentNetwork(self, n_classes=n_classes, standardise=standardise)
 
 
 class GateNorm(nn.Module):
@@ -181,7 +186,7 @@ class LstmCell(nn.Module):
 CELLS: dict[Cell, type[RnnCell] | type[GruCell] | type[LstmCell]] = {"rnn": RnnCell, "gru": GruCell, "lstm": LstmCell}
 
 
-class RecurrentNetwork(Network):
+class RecurrentNetwork(HeadedNetwork):
     """A recurrence over the segments, from raw windows to logits."""
 
     def __init__(self, config: RecurrentConfig, *, n_classes: int, standardise: Standardise) -> None:
@@ -195,8 +200,9 @@ class RecurrentNetwork(Network):
         cell = CELLS[config.cell]
         self.input = nn.Linear(config.convolution or N_FEATURES, cell.gates * config.state, bias=config.norm == "none")
         self.cell = cell(norm=config.norm, state=config.state)
+        self.n_read = config.state * (2 if config.readout == "pooled" else 1)  # Numbers that are read of the states.
         self.head = Head(
-            n_inputs=config.state * (2 if config.readout == "pooled" else 1) + config.summary * N_STATISTICS,
+            n_inputs=self.n_read + config.summary * N_STATISTICS,
             hidden=config.hidden,
             n_classes=n_classes,
             input_dropout=config.dropout,
@@ -206,6 +212,13 @@ class RecurrentNetwork(Network):
     def forward(self, segments: Tensor) -> Tensor:
         """Return logits (n, n_classes) for raw windows (n, steps, 25)."""
         return next(self._parts(segments, segments.shape[1]))
+
+    def graph(self, graph: Graph) -> str:
+        """Write what `forward` computes."""
+        seen = graph.states(self)
+        return graph.logits(
+            self, graph.beside(seen, graph.statistics(self.standardise)) if self.config.summary else seen
+        )
 
     @property
     def n_parts(self) -> int:
