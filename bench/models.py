@@ -8,22 +8,24 @@ Example:
     python -m segue.bench.models
 """
 
-import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
+import torch
 from tabulate import tabulate
+from torch import Tensor
 
 from segue.atomic import atomic_file
+from segue.bench.networks import EagerTeacher, graphs
 from segue.command import run, to_json
 from segue.data.synth import Difficulty, draw_genres, draw_songs
 from segue.errors import ConfigError, RunError
@@ -34,6 +36,7 @@ from segue.serving.bundle.bundle import load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.runtime import OnnxModel, onnxruntime
 from segue.serving.timing import seconds_per_call
+from segue.training.networks.recurrent import RecurrentConfig
 
 COMMAND = "python -m segue.bench.models"
 TEACHER_FLOP = 2 * 120 * (25 + 341) * 341  # Of a song.
@@ -159,21 +162,24 @@ def _speeds(folder: Path, rounds: int) -> tuple[dict[Key, float], float]:
     difficulty = Difficulty()
     songs = draw_songs(1024, draw_genres(10, 0, difficulty), difficulty, np.random.default_rng(1))[0]
     left, right = np.random.default_rng(0).standard_normal((2, PRODUCT, PRODUCT), dtype=np.float32)
-    with _eager(folder) as eager:
-        calls: dict[Key, Call] = {}
-        for graph, batches in BATCHES.items():
-            model = OnnxModel(folder / f"{graph}.onnx", provider="cpu", arena=graph not in SCANS)
-            calls |= {(graph, batch): partial(model.logits, songs[:batch]) for batch in batches}
-        plain = onnxruntime().InferenceSession(folder / "teacher-operator.onnx", providers=["CPUExecutionProvider"])
-        calls |= {(PLAIN, batch): partial(plain.run, None, {"segments": songs[:batch]}) for batch in (1, 256, 1024)}
-        seconds = _in_turn(
-            {
-                **{key: _timer(call) for key, call in calls.items()},
-                **{(EAGER, batch): partial(_settled, eager, batch) for batch in EAGER_BATCHES},
-                ("product", 0): _timer(lambda: left @ right),
-            },
-            rounds,
-        )
+    for name, exported in graphs(songs):
+        onnx.save(exported, folder / f"{name}.onnx")
+    torch.set_num_threads(usable_cores())
+    eager = EagerTeacher(state=RecurrentConfig().state).eval()
+    calls: dict[Key, Call] = {}
+    for graph, batches in BATCHES.items():
+        model = OnnxModel(folder / f"{graph}.onnx", provider="cpu", arena=graph not in SCANS)
+        calls |= {(graph, batch): partial(model.logits, songs[:batch]) for batch in batches}
+    plain = onnxruntime().InferenceSession(folder / "teacher-operator.onnx", providers=["CPUExecutionProvider"])
+    calls |= {(PLAIN, batch): partial(plain.run, None, {"segments": songs[:batch]}) for batch in (1, 256, 1024)}
+    seconds = _in_turn(
+        {
+            **{key: _timer(call) for key, call in calls.items()},
+            **{(EAGER, batch): partial(_settled, eager, torch.from_numpy(songs[:batch])) for batch in EAGER_BATCHES},
+            ("product", 0): _timer(lambda: left @ right),
+        },
+        rounds,
+    )
     product_s = seconds.pop(("product", 0))
     return {(graph, batch): batch / taken for (graph, batch), taken in seconds.items()}, product_s
 
@@ -191,11 +197,11 @@ def _timer(call: Call) -> Callable[[], float]:
     return seconds
 
 
-def _settled(eager: Callable[[int], float], batch: int) -> float:
+def _settled(eager: EagerTeacher, batch: Tensor) -> float:
     started = time.perf_counter()
     while time.perf_counter() - started < SETTLE_S:
-        eager(batch)
-    return eager(batch)
+        eager.seconds(batch)
+    return eager.seconds(batch)
 
 
 def _seconds(call: Call, repeats: int) -> float:
@@ -209,31 +215,6 @@ def _in_turn(timers: dict[Key, Callable[[], float]], rounds: int) -> dict[Key, f
     """Return the median seconds of each timer."""
     taken = [{key: timer() for key, timer in timers.items()} for _ in range(rounds)]
     return {key: statistics.median(one[key] for one in taken) for key in timers}
-
-
-@contextmanager
-def _eager(folder: Path) -> Iterator[Callable[[int], float]]:
-    """Write the graphs to a folder, and yield what runs the eager teacher on so many songs and returns the seconds."""
-    words = [sys.executable, "-m", "segue.bench.measured", str(folder)]
-    running = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert running.stdin is not None
-    assert running.stdout is not None
-    written = running.stdout.readline()
-    if not written or set(json.loads(written)) != set(BATCHES):
-        running.kill()
-        raise RunError(f"{' '.join(words)}: expected the graphs {', '.join(BATCHES)}, found {written or 'an error'}")
-    ask, answer = running.stdin, running.stdout
-
-    def seconds(songs: int) -> float:
-        ask.write(f"{songs}\n")
-        ask.flush()
-        return float(answer.readline())
-
-    try:
-        yield seconds
-    finally:
-        ask.close()
-        running.wait()
 
 
 def ratios_of(songs_per_s: dict[Key, float], product_gflop_per_s: float) -> tuple[Ratio, ...]:

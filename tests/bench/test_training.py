@@ -1,6 +1,7 @@
 """What training costs: the figures fit together and reach the page, whatever the machine."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,11 @@ def page_for(command: str, path: Path) -> Path:
 def test_both_loops_learn_the_same_and_the_figures_fit_together(tmp_path: Path) -> None:
     page = page_for(training.COMMAND, tmp_path / "page.md")
     (one,) = training.training(threads=(1,), rounds=1, results=tmp_path / "speed.json", page=page).measured
-    assert one["compared_steps"] == 20
-    assert one["largest_difference"] < 1e-4
-    assert one["ratio"] == pytest.approx(one["songs_per_s"] / one["plain_songs_per_s"])
-    assert json.loads((tmp_path / "speed.json").read_text())["measured"] == [one]
-    assert f"{one['ratio']:.2f}" in page.read_text()
+    assert one.compared_steps == 20
+    assert one.largest_difference < 1e-4
+    assert one.ratio == pytest.approx(one.songs_per_s / one.plain_songs_per_s)
+    assert json.loads((tmp_path / "speed.json").read_text())["measured"] == [asdict(one)]
+    assert f"{one.ratio:.2f}" in page.read_text()
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from segue.bench.measured import EagerTeacher
+from segue.bench.networks import EagerTeacher
 from segue.export.parity import network_logits
 from segue.training.networks.recurrent import RecurrentConfig
 from tests.export.test_graphs import random_windows
