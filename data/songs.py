@@ -2,11 +2,7 @@
 
 Sources are recognised by their content; --from overrides:
 
-- course, course-buckets, course-pair: the course's `.npz` files of fixed length, of variable length, test halves
-- whole: whole songs end to end in one `.npz` file
-- msd, msd-summary: Million Song Dataset tracks, an HDF5 file or a folder tree of them, or many in one file
-- analysis: Echo Nest or Spotify audio analyses in JSON, one in a file, a folder tree, or one on a line
-- table, parquet: song tables
+{kinds}
 
 The last path is the table to write: Parquet if it ends in `.parquet`, else Arrow. Songs stream through; one that cannot
 be read is named, counted and left out. A conversion to Arrow that is stopped goes on where it was when it is started
@@ -21,6 +17,7 @@ Examples:
 import hashlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,10 +31,11 @@ from tyro.conf import Positional, UseAppendAction, arg
 from segue.command import run
 from segue.data.labels import read_label_pairs
 from segue.data.song import Units
-from segue.data.sources.conversion import Conversion, Tally, faults
-from segue.data.sources.recognise import Kind, open_source
+from segue.data.sources.conversion import Conversion, faults
+from segue.data.sources.folder import names_of
+from segue.data.sources.registry import list_of_kinds, open_source
 from segue.data.sources.resume import ResumableTable, resumable_table
-from segue.data.sources.source import BATCH_SONGS, Skipped, Source
+from segue.data.sources.source import BATCH_SONGS, Skipped, Source, Tally
 from segue.data.table import NO_LABEL, SongBatch, SongTable, SongWriter, write_table
 from segue.errors import ConfigError, LabelError, SongError
 
@@ -68,7 +66,7 @@ def songs(
     where: UseAppendAction[tuple[str, ...]] = (),
     balance: int | None = None,
     seed: int = 0,
-    kind: Annotated[Kind | None, arg(name="from")] = None,
+    kind: Annotated[str | None, arg(name="from", metavar="KIND")] = None,
     units: Units | None = None,
     strict: bool = False,
 ) -> Conversion:
@@ -81,7 +79,7 @@ def songs(
         where: Keep only songs whose field has one of these values, as in fold=0,1 or label=Jazz. Can be repeated.
         balance: Keep at most so many songs of a class, drawn at random; songs without a label are all kept.
         seed: Picks the songs that --balance keeps.
-        kind: What the sources are. Default: their content tells.
+        kind: What the sources are, one of the kinds above. Default: their content tells.
         units: What the numbers are, where a source does not say.
         strict: Stop at the first song that cannot be read, instead of leaving it out.
     """
@@ -91,16 +89,20 @@ def songs(
         raise ConfigError(f"balance: expected at least 1 song a class, found {balance}")
     *sources, out = paths
     conditions = _conditions(where)
-    opened = [open_source(source, units, conditions, kind) for source in sources]
+    names = _names(sources)
+    opened = [open_source(path, units, conditions, kind, name) for path, name in zip(sources, names, strict=True)]
     found = {source.units for source in opened}
     if len(found) > 1:
         raise SongError(f"{', '.join(map(str, sources))}: raw and standardised songs cannot share a table")
     labelling = _labelling(opened, labels, classes)
     key = _key(sources, labels, [classes, where, kind, units, strict])
+    report = Conversion(out, opened[0].units)
+    for source in opened:
+        report.pass_over(source.passed_over)
     if balance is None:
-        return _write(opened, out, Conversion(out, opened[0].units), labelling, strict, key)
+        return _write(opened, out, report, labelling, strict, key)
     everything = out.with_name(f".{out.stem}.everything.arrow")
-    report = _write(opened, everything, Conversion(out, opened[0].units), labelling, strict, key)
+    report = _write(opened, everything, report, labelling, strict, key)
     balanced = draw_balanced(SongTable(everything), balance, seed, report, labelling.classes)
     everything.unlink()
     return balanced
@@ -115,7 +117,7 @@ def draw_balanced(
     for label in range(len(everything.classes)):
         drawn.append(rng.permutation(np.flatnonzero(everything.labels == label))[:most])
     rows = np.sort(np.concatenate(drawn))
-    balanced = Conversion(report.out, report.units, left_out=report.left_out)
+    balanced = Conversion(report.out, report.units, left_out=report.left_out, passed_over=report.passed_over)
     with write_table(report.out, report.units, classes) as table:
         for start in range(0, len(rows), BATCH_SONGS):
             batch = everything.batch(rows[start : start + BATCH_SONGS])
@@ -194,6 +196,12 @@ def _items(sources: Sequence[Source], done: int) -> Iterator[SongBatch | Skipped
         done -= skipped
 
 
+def _names(sources: Sequence[Path]) -> list[str]:
+    """Return what ids made from the name of each source begin with: its own name, or its path where two share that."""
+    absolute = [source.absolute() for source in sources]
+    return names_of(absolute, Path(os.path.commonpath([path.parent for path in absolute])))
+
+
 def _key(sources: Sequence[Path], labels: Path | None, options: Sequence[object]) -> str:
     """Return what a conversion is made from, so that a draft made from something else is not gone on with."""
     files = [file for path in (*sources, *([labels] if labels else [])) for file in _files(path)]
@@ -228,7 +236,7 @@ def _labelling(sources: Sequence[Source], labels: Path | None, chosen: tuple[str
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `segue songs`."""
-    return run(songs, argv, __doc__)
+    return run(songs, argv, (__doc__ or "").format(kinds=list_of_kinds()))
 
 
 if __name__ == "__main__":

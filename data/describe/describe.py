@@ -28,7 +28,7 @@ from tyro.conf import Positional
 from segue.command import run
 from segue.data.describe.description import BLOCKS, Description, Figures, Findings, Lengths, counted
 from segue.data.song import FEATURE_NAMES, N_FEATURES, WINDOW, Floats, Units, first_fault
-from segue.data.sources.recognise import open_source
+from segue.data.sources.registry import open_source
 from segue.data.sources.source import Skipped
 from segue.data.synth import LOUDNESS_MEAN_DB, LOUDNESS_SD_DB, TIMBRE_MEAN, TIMBRE_SD
 from segue.data.table import SongBatch

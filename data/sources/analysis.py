@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from segue.data.song import Units, check_segments
-from segue.data.sources.source import Skipped, in_batches
+from segue.data.sources.folder import Listing, has_file, list_files, names_of
+from segue.data.sources.source import Kind, Options, Skipped, Source, in_batches, readable
 from segue.data.table import SongBatch
 from segue.errors import SongError
 
@@ -35,7 +36,7 @@ class AnalysisFiles:
     units: Units = "raw"
     classes: tuple[str, ...] = ()
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str | None = None) -> None:
         """List the files under `path`; in a folder, only those that end in `.jsonl` or `.ndjson` hold one a line."""
         if not recognises(path):
             raise SongError(
@@ -43,8 +44,11 @@ class AnalysisFiles:
                 f"({', '.join(SUFFIXES)}); found none"
             )
         self._root = path
-        self._files = sorted(_json_files(path)) if path.is_dir() else [path]
-        self._one_a_line = {file for file in self._files if file.suffix in ONE_A_LINE}
+        listing = list_files(path, SUFFIXES) if path.is_dir() else Listing([path], {})
+        self._files, self.passed_over = listing.files, listing.passed_over
+        names = names_of(self._files, path if path.is_dir() else path.parent)
+        self._names = {path: name} if name and path.is_file() else dict(zip(self._files, names, strict=True))
+        self._one_a_line = {file for file in self._files if file.suffix.lower() in ONE_A_LINE}
         if path.is_file() and _looks_like_lines(path):
             self._one_a_line.add(path)
 
@@ -58,15 +62,15 @@ class AnalysisFiles:
     def _unread(self) -> Iterator[Callable[[], SongBatch | Skipped]]:
         """Yield what reads each analysis: those before `start` are passed over unread."""
         for file in self._files:
-            name = str(file.relative_to(self._root)) if file != self._root else file.name
+            name = readable(str(file.relative_to(self._root)) if file != self._root else file.name)
             if file not in self._one_a_line:
-                yield partial(_song_of_file, file, name)
+                yield partial(_song_of_file, file, name, self._names[file])
                 continue
             try:
                 with file.open("rb") as lines:
                     for number, line in enumerate(lines, start=1):
                         if line.strip(BLANKS):
-                            yield partial(_song, line, f"{name}, line {number}", f"{file.stem}-{number:06d}")
+                            yield partial(_song, line, f"{name}, line {number}", f"{self._names[file]}-{number:06d}")
             except OSError as error:
                 yield partial(Skipped, name, f"not a readable file: {error}")
 
@@ -74,16 +78,12 @@ class AnalysisFiles:
 def recognises(path: Path) -> bool:
     """Tell whether `path` is a file that begins like a JSON object, or a folder with JSON files."""
     if path.is_dir():
-        return any(_json_files(path))
+        return has_file(path, SUFFIXES)
     try:
         with path.open("rb") as file:
             return file.read(4096).lstrip(BLANKS).startswith(b"{")
     except OSError:
         return False
-
-
-def _json_files(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.rglob("*") if file.suffix in SUFFIXES)
 
 
 def _looks_like_lines(file: Path) -> bool:
@@ -102,9 +102,9 @@ def _count_lines(file: Path) -> int:
         return 1  # it will be skipped as one
 
 
-def _song_of_file(file: Path, name: str) -> SongBatch | Skipped:
+def _song_of_file(file: Path, name: str, default_id: str) -> SongBatch | Skipped:
     try:
-        return _song(file.read_bytes(), name, file.stem)
+        return _song(file.read_bytes(), name, default_id)
     except OSError as error:
         return Skipped(name, f"not a readable file: {error}")
 
@@ -178,3 +178,15 @@ def _found(holder: Mapping[str, Any], key: str) -> str:
 def _shown(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _open(path: Path, options: Options) -> Source:
+    return AnalysisFiles(path, options.name)
+
+
+KIND = Kind(
+    "analysis",
+    "Echo Nest or Spotify audio analyses in JSON, one in a file, a folder tree, or one on a line",
+    recognises,
+    _open,
+)

@@ -3,34 +3,16 @@
 import logging
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from segue.data.song import WINDOW, Units, first_fault
-from segue.data.sources.source import Skipped
+from segue.data.sources.source import Skipped, Tally
 from segue.data.table import SongBatch
 
 log = logging.getLogger(__name__)
-
-EXAMPLES = 10
-
-
-@dataclass
-class Tally:
-    """A number of songs, and the names of the first ten."""
-
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def add(self, names: list[str]) -> None:
-        """Count some more."""
-        self.count += len(names)
-        self.examples += names[: EXAMPLES - len(self.examples)]
-
-    def __str__(self) -> str:
-        more = ", ..." if self.count > len(self.examples) else ""
-        return f"{self.count}" + (f": {', '.join(self.examples)}{more}" if self.count else "")
 
 
 @dataclass
@@ -44,6 +26,7 @@ class Conversion:
     unlabelled: Tally = field(default_factory=Tally)
     short: Tally = field(default_factory=Tally)  # Songs below one window.
     left_out: dict[str, Tally] = field(default_factory=dict)  # By reason.
+    passed_over: dict[str, Tally] = field(default_factory=dict)  # What lies in the sources and is no song, by reason.
 
     def __str__(self) -> str:
         classes = ", ".join(f"{name} {count}" for name, count in sorted(self.labelled.items()))
@@ -54,6 +37,7 @@ class Conversion:
             f"  shorter than {WINDOW} segments, kept (their window repeats them): {self.short}",
             f"  left out: {sum(tally.count for tally in self.left_out.values())}",
             *(f"    {reason}: {tally}" for reason, tally in self.left_out.items()),
+            *(f"  passed over, {reason}: {tally}" for reason, tally in self.passed_over.items()),
         ]
         return "\n".join(lines)
 
@@ -71,6 +55,13 @@ class Conversion:
         log.info("left out %s: %s", song.name, song.reason)
         self.left_out.setdefault(_kind(song.reason), Tally()).add([song.name])
 
+    def pass_over(self, found: Mapping[str, Tally]) -> None:
+        """Count what a source holds and does not read."""
+        for reason, tally in found.items():
+            mine = self.passed_over.setdefault(reason, Tally())
+            mine.add(tally.examples)
+            mine.count += tally.count - len(tally.examples)
+
     def state(self) -> dict[str, Any]:
         """Return all of it but the path as JSON types, for `of_state`."""
         return asdict(self) | {"out": None}
@@ -79,8 +70,11 @@ class Conversion:
     def of_state(cls, out: Path, state: dict[str, Any]) -> Self:
         """Return the conversion that `state` was read from."""
         tallies = {name: Tally(**state[name]) for name in ("unlabelled", "short")}
-        left_out = {reason: Tally(**tally) for reason, tally in state["left_out"].items()}
-        return cls(**state | tallies | {"left_out": left_out, "out": out})
+        by_reason = {
+            name: {reason: Tally(**tally) for reason, tally in state[name].items()}
+            for name in ("left_out", "passed_over")
+        }
+        return cls(**state | tallies | by_reason | {"out": out})
 
 
 def faults(batch: SongBatch, units: Units, seen: set[str]) -> dict[int, Skipped]:

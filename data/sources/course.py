@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segue.data.song import N_FEATURES, WINDOW, Units
 from segue.data.sources.npz import FLOATS, NpzArrays, SongFacts, recognise_units
-from segue.data.sources.source import BATCH_SONGS, Skipped
+from segue.data.sources.source import BATCH_SONGS, NOTHING, Kind, Options, Skipped, Source, starts_with
 from segue.data.table import SongBatch
 from segue.errors import SongError
 
@@ -21,12 +21,18 @@ from segue.errors import SongError
 class CourseFile:
     """One `.npz` file of the course layout; see the module."""
 
+    passed_over = NOTHING
+
     def __init__(
-        self, path: Path, units: Units | None = None, where: Mapping[str, Sequence[str]] | None = None
+        self,
+        path: Path,
+        units: Units | None = None,
+        where: Mapping[str, Sequence[str]] | None = None,
+        name: str | None = None,
     ) -> None:
         """Open the file; without `units` they are recognised, since only raw songs keep within the raw ranges."""
         self._arrays = NpzArrays(path)
-        self._facts = SongFacts(self._arrays, _count_songs(self._arrays))
+        self._facts = SongFacts(self._arrays, _count_songs(self._arrays), name)
         self.classes = self._facts.classes
         self._rows = self._facts.select(where or {})
         self.units: Units = units or recognise_units(self._first_segments())
@@ -58,3 +64,16 @@ def _count_songs(arrays: NpzArrays) -> int:
     if header.shape[1:] not in ((WINDOW * N_FEATURES,), (WINDOW, N_FEATURES)):
         raise SongError(f"{arrays.path}: expected inputs of shape (n, 3000) or (n, 120, 25), found {header.shape}")
     return header.shape[0]
+
+
+def _open(path: Path, options: Options) -> Source:
+    return CourseFile(path, options.units, options.where, options.name)
+
+
+KIND = Kind(
+    "course",
+    "the course's fixed-length songs, one `.npz` file",
+    lambda path: starts_with(path, b"PK"),
+    _open,
+    fields="every array of one value a song",
+)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from segue.data.song import N_FEATURES, Ints, Units, check_segments
 from segue.data.sources.npz import NpzArrays, array_names, classes_of, labels_of, recognise_units, whole_numbers
-from segue.data.sources.source import Skipped, in_batches
+from segue.data.sources.source import NOTHING, Kind, Options, Skipped, Source, in_batches, readable
 from segue.data.table import SongBatch
 from segue.errors import SongError
 
@@ -34,9 +34,12 @@ SAMPLE_SEGMENTS = 25_000  # from which the units are recognised
 class CourseBuckets:
     """One variable-length `.npz` file; see the module."""
 
-    def __init__(self, path: Path, units: Units | None = None) -> None:
+    passed_over = NOTHING
+
+    def __init__(self, path: Path, units: Units | None = None, name: str | None = None) -> None:
         """Open the file; without `units` they are recognised, since only raw songs keep within the raw ranges."""
         self._arrays = NpzArrays(path)
+        self._name = name or readable(path.stem)
         self.classes = classes_of(self._arrays)
         lengths = sorted(int(name.removeprefix("inputs_")) for name in self._arrays.headers if _is_bucket(name))
         if not lengths:
@@ -59,7 +62,7 @@ class CourseBuckets:
         """Yield what reads each song of a bucket, with the song's row in the fixed-length file."""
         rows = self._arrays.rows(f"inputs_{bucket.length}")
         for padded, index, label in zip(rows, bucket.indices.tolist(), bucket.labels, strict=True):
-            song_id = f"{self._arrays.path.stem}-{index:06d}"
+            song_id = f"{self._name}-{index:06d}"
             yield index, partial(_song, padded.reshape(-1, N_FEATURES), song_id, label, self.units)
 
     def _sample(self) -> NDArray[Any]:
@@ -110,3 +113,10 @@ def _song(padded: NDArray[Any], song_id: str, label: str | None, units: Units) -
     except SongError as error:
         return Skipped(song_id, str(error))
     return SongBatch([song_id], segments, np.array([len(segments)]), [label], [None])
+
+
+def _open(path: Path, options: Options) -> Source:
+    return CourseBuckets(path, options.units, options.name)
+
+
+KIND = Kind("course-buckets", "the course's songs of variable length, one `.npz` file", recognises, _open)

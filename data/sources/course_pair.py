@@ -11,7 +11,7 @@ from pathlib import Path
 from segue.data.song import Units
 from segue.data.sources.course import CourseFile
 from segue.data.sources.npz import NpzArrays, array_names, classes_of, labels_of
-from segue.data.sources.source import Skipped
+from segue.data.sources.source import NOTHING, Kind, Options, Skipped, Source
 from segue.data.table import SongBatch
 from segue.errors import LabelError, SongError
 
@@ -19,12 +19,14 @@ from segue.errors import LabelError, SongError
 class CoursePair:
     """The course's test songs: `...-inputs.npz` and, where they are published, their `...-targets.npz` beside it."""
 
-    def __init__(self, path: Path, units: Units | None = None) -> None:
+    passed_over = NOTHING
+
+    def __init__(self, path: Path, units: Units | None = None, name: str | None = None) -> None:
         """Open both halves, given either; `label_map` may be in them or in the training or validation file beside."""
         inputs, targets = _halves(path)
         if not inputs.is_file():
             raise SongError(f"{path}: expected its other half {inputs.name} in the same folder, found no such file")
-        self._songs = CourseFile(inputs, units)
+        self._songs = CourseFile(inputs, units, name=name)
         self.units: Units = self._songs.units
         self.classes = self._songs.classes
         self._labels: list[str | None] = [None] * len(self._songs)
@@ -70,3 +72,15 @@ def _classes_beside(targets: NpzArrays, known: tuple[str, ...]) -> tuple[str, ..
             "Put the training file into the same folder."
         )
     return classes
+
+
+def _open(path: Path, options: Options) -> Source:
+    return CoursePair(path, options.units, options.name)
+
+
+KIND = Kind(
+    "course-pair",
+    "the course's test songs, `...-inputs.npz` and `...-targets.npz`; give either",
+    recognises,
+    _open,
+)

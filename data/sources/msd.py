@@ -20,12 +20,14 @@ from h5py import h5d, h5s, h5t
 from numpy.typing import NDArray
 
 from segue.data.song import Units, check_segments
-from segue.data.sources.source import Skipped, join
+from segue.data.sources.folder import Listing, has_file, list_files
+from segue.data.sources.source import Kind, Options, Skipped, Source, join, readable, starts_with
 from segue.data.table import SongBatch
 from segue.errors import SongError
 from segue.machine import usable_cores
 
 BLOCKS = ("timbre", "pitches", "loudness_start")
+SUFFIXES = (".h5", ".hdf5", ".hdf")
 TRACKS_AT_A_TIME = 64  # Some megabytes of segments.
 
 
@@ -37,7 +39,8 @@ class MsdTracks:
 
     def __init__(self, path: Path) -> None:
         """List the tracks under `path`."""
-        self._files = sorted(path.rglob("*.h5")) if path.is_dir() else [path]
+        listing = list_files(path, SUFFIXES) if path.is_dir() else Listing([path], {})
+        self._files, self.passed_over = listing.files, listing.passed_over
         if not self._files:
             raise SongError(f"{path}: expected a folder with Million Song Dataset tracks (*.h5), found none")
 
@@ -72,7 +75,7 @@ def read_tracks(files: Sequence[Path]) -> list[SongBatch | Skipped]:
         try:
             tracks.append(read_track(file))
         except SongError as error:
-            skipped.append(Skipped(file.name, str(error)))
+            skipped.append(Skipped(readable(file.name), str(error)))
     return [*skipped, join(tracks)] if tracks else skipped
 
 
@@ -128,3 +131,15 @@ def _end_with_parent() -> None:
             os._exit(1)
 
     Thread(target=watch, daemon=True).start()
+
+
+def recognises(path: Path) -> bool:
+    """Tell whether `path` is an HDF5 file, or a folder with HDF5 files."""
+    return starts_with(path, b"\x89HDF") or has_file(path, SUFFIXES)
+
+
+def _open(path: Path, _: Options) -> Source:
+    return MsdTracks(path)
+
+
+KIND = Kind("msd", "Million Song Dataset tracks, an HDF5 file or a folder tree of them", recognises, _open)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segue.data.song import Floats, Ints, Units, check_segments
-from segue.data.sources.source import BATCH_SONGS, Skipped, in_batches
+from segue.data.sources.source import BATCH_SONGS, NOTHING, Kind, Options, Skipped, Source, in_batches
 from segue.data.table import SongBatch
 from segue.errors import SongError
 
@@ -29,6 +29,7 @@ class MsdSummary:
 
     units: Units = "raw"
     classes: tuple[str, ...] = ()
+    passed_over = NOTHING
 
     def __init__(self, path: Path) -> None:
         """Open the file and check that it has what a summary with segments has."""
@@ -150,3 +151,10 @@ def _segments(analysis: Any, song_id: str, at: list[tuple[int, int]]) -> Floats:
 
 def _text(names: NDArray[Any]) -> list[str]:
     return [name.decode(errors="replace") for name in names]
+
+
+def _open(path: Path, _: Options) -> Source:
+    return MsdSummary(path)
+
+
+KIND = Kind("msd-summary", "many Million Song Dataset tracks in one HDF5 file", recognises, _open)

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from segue.data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, Ints, Units
-from segue.data.sources.source import select
+from segue.data.sources.source import readable, select
 from segue.data.table import SongBatch
 from segue.errors import LabelError, SongError
 
@@ -183,9 +183,12 @@ class SongFacts:
     can be selected by.
     """
 
-    def __init__(self, arrays: NpzArrays, n_songs: int) -> None:
-        """Read what is said of `n_songs` songs; a `SongError` or `LabelError` where it does not fit them."""
-        self._arrays, self._n_songs, stem = arrays, n_songs, arrays.path.stem
+    def __init__(self, arrays: NpzArrays, n_songs: int, name: str | None = None) -> None:
+        """Read what is said of `n_songs` songs; a `SongError` or `LabelError` where it does not fit them.
+
+        Songs without an id are called by `name`, or else the file's name, and their row.
+        """
+        self._arrays, self._n_songs, stem = arrays, n_songs, name or readable(arrays.path.stem)
         self.classes = classes_of(arrays)
         self.labels = labels_of(arrays, "targets", n_songs, self.classes)
         self.song_ids = _names(arrays, "track_ids", n_songs) or [f"{stem}-{row:06d}" for row in range(n_songs)]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segue.data.song import Ints, Units
-from segue.data.sources.source import BATCH_SONGS, Skipped, select
+from segue.data.sources.source import BATCH_SONGS, NOTHING, Kind, Options, Skipped, Source, select, starts_with
 from segue.data.table import NO_LABEL, SongBatch, SongTable
 from segue.errors import SongError
 
@@ -18,6 +18,8 @@ READ_BYTES = 2**20
 
 class TableSource:
     """One Arrow table; its segments stay on the disk until they are yielded."""
+
+    passed_over = NOTHING
 
     def __init__(
         self, path: Path, units: Units | None = None, where: Mapping[str, Sequence[str]] | None = None
@@ -41,6 +43,8 @@ class TableSource:
 
 class ParquetSource:
     """One Parquet table, decoded some songs at a time."""
+
+    passed_over = NOTHING
 
     def __init__(
         self, path: Path, units: Units | None = None, where: Mapping[str, Sequence[str]] | None = None
@@ -74,3 +78,20 @@ class ParquetSource:
                 first += len(part)
         except pa.ArrowException as error:
             raise SongError(f"{self._path}: the file cannot be read, it may be cut short: {error}") from None
+
+
+def _open_arrow(path: Path, options: Options) -> Source:
+    return TableSource(path, options.units, options.where)
+
+
+def _open_parquet(path: Path, options: Options) -> Source:
+    return ParquetSource(path, options.units, options.where)
+
+
+_SELECTABLE = ", ".join(FIELDS)
+ARROW = Kind(
+    "table", "a song table, Arrow IPC", lambda path: starts_with(path, b"ARROW1"), _open_arrow, fields=_SELECTABLE
+)
+PARQUET = Kind(
+    "parquet", "a song table, Parquet", lambda path: starts_with(path, b"PAR1"), _open_parquet, fields=_SELECTABLE
+)

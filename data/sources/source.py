@@ -1,7 +1,8 @@
-"""What every source of songs offers: its units, its classes, and its songs in batches."""
+"""What every source of songs offers: its units, its classes, its songs in batches, and an entry in the registry."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,27 @@ from segue.errors import ConfigError
 
 BATCH_SONGS = 1000
 BATCH_SEGMENTS = 200_000  # 20 MB: a batch of very long songs ends early.
+EXAMPLES = 10
+
+
+@dataclass
+class Tally:
+    """A number of songs or files, and the names of the first ten."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, names: Sequence[str]) -> None:
+        """Count some more."""
+        self.count += len(names)
+        self.examples += names[: EXAMPLES - len(self.examples)]
+
+    def __str__(self) -> str:
+        more = ", ..." if self.count > len(self.examples) else ""
+        return f"{self.count}" + (f": {', '.join(self.examples)}{more}" if self.count else "")
+
+
+NOTHING: Mapping[str, Tally] = {}
 
 
 @dataclass(frozen=True)
@@ -34,6 +56,10 @@ class Source(Protocol):
     def classes(self) -> tuple[str, ...]:
         """The class names in the source's own order; empty where it has none."""
 
+    @property
+    def passed_over(self) -> Mapping[str, Tally]:
+        """What lies in the source and is not read, such as files of another kind, by reason."""
+
     def __len__(self) -> int:
         """Return how many songs there are, readable or not."""
 
@@ -42,6 +68,39 @@ class Source(Protocol):
 
         Whatever had to be skipped among or before the songs of a batch is yielded before that batch.
         """
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a source when it is opened."""
+
+    units: Units | None = None  # What the numbers are, where the source does not say.
+    where: Mapping[str, Sequence[str]] = field(default_factory=dict)  # The values to keep, by field.
+    name: str | None = None  # What ids made from the name of its file begin with; None: that name.
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source: one entry of the registry."""
+
+    name: str  # As `--from` spells it.
+    about: str  # One line for the help text.
+    recognises: Callable[[Path], bool]  # Whether an existing regular file, or folder, is of this kind.
+    open: Callable[[Path, Options], Source]
+    fields: str = ""  # What songs can be selected by; empty: nothing.
+
+
+def starts_with(path: Path, magic: bytes) -> bool:
+    """Tell whether `path` is a file that begins with these bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def readable(name: str) -> str:
+    """Return the name of a file as text; bytes of it that are no text become U+FFFD."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def select(path: Path, fields: Mapping[str, Any], n_songs: int, where: Mapping[str, Sequence[str]]) -> list[int]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from segue.data.song import N_FEATURES, Ints, Units
 from segue.data.sources.npz import FLOATS, NpzArrays, SongFacts, array_names, recognise_units, whole_numbers
-from segue.data.sources.source import Skipped, in_batches
+from segue.data.sources.source import NOTHING, Kind, Options, Skipped, Source, in_batches
 from segue.data.table import SongBatch
 from segue.errors import SongError
 
@@ -25,13 +25,19 @@ SUFFIX = "_full_length"
 class WholeSongs:
     """One `.npz` file of whole songs; see the module."""
 
+    passed_over = NOTHING
+
     def __init__(
-        self, path: Path, units: Units | None = None, where: Mapping[str, Sequence[str]] | None = None
+        self,
+        path: Path,
+        units: Units | None = None,
+        where: Mapping[str, Sequence[str]] | None = None,
+        name: str | None = None,
     ) -> None:
         """Open the file; without `units` they are recognised, since only raw songs keep within the raw ranges."""
         self._arrays = NpzArrays(path)
         self._lengths = _lengths(self._arrays)
-        self._facts = SongFacts(_with_labels(self._arrays, len(self._lengths)), len(self._lengths))
+        self._facts = SongFacts(_with_labels(self._arrays, len(self._lengths)), len(self._lengths), name)
         self.classes = self._facts.classes
         self._rows = self._facts.select(where or {})
         sample = next(self._arrays.blocks("segments", SAMPLE_SEGMENTS), np.zeros((0, N_FEATURES), np.float32))
@@ -87,3 +93,16 @@ def _with_labels(arrays: NpzArrays, n_songs: int) -> NpzArrays:
     if ids[0] != ids[1]:
         raise SongError(f"{path}: expected the track_ids of {beside.name} in the same order, found others")
     return other
+
+
+def _open(path: Path, options: Options) -> Source:
+    return WholeSongs(path, options.units, options.where, options.name)
+
+
+KIND = Kind(
+    "whole",
+    "whole songs end to end, one `.npz` file",
+    recognises,
+    _open,
+    fields="every array of one value a song",
+)

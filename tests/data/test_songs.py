@@ -59,6 +59,7 @@ def test_json_is_exactly_one_document(tmp_path: Path, capsys: pytest.CaptureFixt
         "unlabelled": {"count": 1, "examples": ["TR5"]},
         "short": {"count": 0, "examples": []},
         "left_out": {},
+        "passed_over": {},
     }
 
 

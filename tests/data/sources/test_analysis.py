@@ -1,6 +1,7 @@
 """Audio analyses in JSON: the numbers come through as json reads them, and a bad analysis is named and left out."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from segue.data.song import Floats
 from segue.data.sources.analysis import AnalysisFiles, recognises
-from segue.data.sources.source import Skipped, Source
+from segue.data.sources.source import Skipped, Source, Tally
 from segue.data.table import SongBatch, write_table
 from segue.errors import SongError
 from tests.support.random_songs import random_segments
@@ -236,14 +237,31 @@ def test_a_file_of_lines_among_others_needs_its_ending(tmp_path: Path) -> None:
     assert skipped.reason.endswith("One analysis on a line needs a file that ends in .jsonl")
 
 
-def test_a_file_that_cannot_be_opened_is_left_out(tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_passed_over(tmp_path: Path) -> None:
     write(tmp_path / "tree/sound.json", analysis(random_segments(2)))
-    (tmp_path / "tree/folder.jsonl").mkdir()
+    write(tmp_path / "tree/folder.jsonl/inside.json", analysis(random_segments(3)))
     (tmp_path / "tree/gone.json").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "tree/fifo.json")
     (batch,), skipped = read(tmp_path / "tree")
-    assert (batch.song_ids, len(AnalysisFiles(tmp_path / "tree"))) == (["sound"], 3)
-    assert [item.name for item in skipped] == ["folder.jsonl", "gone.json"]
-    assert all(item.reason.startswith("not a readable file: ") for item in skipped)
+    assert (batch.song_ids, skipped) == (["inside", "sound"], [])
+    assert AnalysisFiles(tmp_path / "tree").passed_over == {
+        "a link to nothing": Tally(1, ["gone.json"]),
+        "a fifo, a socket or a device": Tally(1, ["fifo.json"]),
+    }
+
+
+def test_a_file_that_goes_after_it_was_listed_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "tree/sound.json", analysis(random_segments(2)))
+    write(tmp_path / "tree/gone.json", analysis(random_segments(2)))
+    write(tmp_path / "tree/gone.jsonl", analysis(random_segments(2)))
+    source = AnalysisFiles(tmp_path / "tree")
+    (tmp_path / "tree/gone.json").unlink()
+    (tmp_path / "tree/gone.jsonl").unlink()
+    *skipped, batch = source.batches()
+    assert isinstance(batch, SongBatch)
+    assert (batch.song_ids, len(source)) == (["sound"], 3)
+    assert [item.name for item in skipped if isinstance(item, Skipped)] == ["gone.json", "gone.jsonl"]
+    assert all(isinstance(item, Skipped) and item.reason.startswith("not a readable file: ") for item in skipped)
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"[{}]", b"PK\x03\x04", b"\x89HDF\r\n", b"TR1\tJazz\n"])

@@ -8,7 +8,7 @@ import pytest
 
 from segue.data.song import windows
 from segue.data.songs import songs
-from segue.data.sources.recognise import recognise
+from segue.data.sources.registry import recognise
 from segue.data.sources.whole import WholeSongs
 from segue.data.table import SongBatch, SongTable
 from segue.errors import ConfigError, SongError
@@ -40,7 +40,7 @@ def read(source: WholeSongs, start: int = 0) -> SongBatch:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_songs_come_through_value_by_value(tmp_path: Path, dtype: Any) -> None:
     path, out = save(tmp_path / "songs.npz", segments=SEGMENTS.astype(dtype), **FACTS), tmp_path / "songs.arrow"
-    assert recognise(path) == "whole"
+    assert recognise(path).name == "whole"
     assert songs((path, out)).songs == 3
     table = SongTable(out)
     assert (table.units, table.classes, table.song_ids) == ("raw", ("Jazz", "Folk"), ["TR1", "TR2", "TR3"])
