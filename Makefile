@@ -10,7 +10,7 @@ RECIPE ?=
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check serve bench figures lock clean
+.PHONY: help setup demo test check package serve bench figures lock clean
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,6 +34,9 @@ check: setup  ## Check format, lint, types and the floors
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+package: setup  ## Build sdist and wheel, install the wheel elsewhere and use it, with BUNDLE
+	.ci/package $(BUNDLE)
 
 serve: setup  ## Serve BUNDLE on PORT
 	$(BIN)/segue serve $(BUNDLE) --port $(PORT)

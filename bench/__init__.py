@@ -1,0 +1,1 @@
+"""Measuring: models, service, conversion, training, each beside its baseline."""

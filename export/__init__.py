@@ -1,0 +1,1 @@
+"""From trained networks to a bundle: ONNX, parity, calibration. Needs torch and onnx."""

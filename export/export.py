@@ -15,13 +15,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tyro.conf import Positional
 
 from segue.atomic import atomic_folder
 from segue.command import run as run_verb
-from segue.command import to_json
+from segue.command import to_json, unset
 from segue.data.song import FEATURE_NAMES, Ints, stack_windows
 from segue.data.splits import Splits
 from segue.data.table import SongTable
@@ -48,8 +48,9 @@ PARITY_SONGS = 1000
 class WindowsConfig:
     """How many windows of a song each model sees, at most."""
 
-    student_windows: int | None = None  # The first look. Default: as many as in training.
-    teacher_windows: int | None = None  # A second look may be a longer look. Default: as many as in training.
+    student_windows: Annotated[int | None, unset("INT")] = None  # The first look. Default: as many as in training.
+    # A second look may be a longer look. Default: as many as in training.
+    teacher_windows: Annotated[int | None, unset("INT")] = None
 
     def __post_init__(self) -> None:
         """Refuse a model that sees nothing."""

@@ -28,6 +28,9 @@ VERBS = {
     "doctor": ("segue.serving.doctor", "look at this installation, and at a bundle"),
 }
 
+# The extra that brings a library which the base install lacks.
+EXTRAS = {"torch": "train", "onnx": "train", "sklearn": "train", "safetensors": "train", "dacite": "train"}
+
 USAGE = "usage: segue VERB [OPTIONS]      segue VERB --help tells all about one"
 
 
@@ -50,6 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # Importing takes a second or two; a verb that has begun says more.
         print(f"segue {name}: stopped before it began", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in EXTRAS:
+            raise
+        hint = f"`pip install 'segue-genres[{EXTRAS[library]}]'`"
+        print(f"segue {name}: {library} is not installed: {hint}", file=sys.stderr)
+        return 1
     code: int = verb.main(rest)
     return code
 

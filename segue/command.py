@@ -33,6 +33,11 @@ METAVARS = {  # By the name of an option, where its unit says more than its type
 }
 
 
+def unset(metavar: str) -> Any:
+    """Return how help shows an optional field of an options dataclass: `--threads INT`, silent of the default None."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
 def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None) -> int:
     """Run `verb` with the command line `argv` and return the exit code; `manual` is the verb's module docstring."""
     given = list(sys.argv[1:] if argv is None else argv)

@@ -99,8 +99,8 @@ def onnxruntime() -> Any:
         return importlib.import_module("onnxruntime")
     except ImportError:
         raise MissingDependencyError(
-            "onnxruntime is not installed. In the checkout: `pip install -e '.[cpu]'` for a processor, "
-            "`pip install -e '.[gpu]'` for an NVIDIA GPU; never both, they own the same import name."
+            "onnxruntime is not installed. `pip install 'segue-genres[cpu]'` for a processor, "
+            "`pip install 'segue-genres[gpu]'` for an NVIDIA GPU; never both, they own the same import name."
         ) from None
 
 

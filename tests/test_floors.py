@@ -1,5 +1,7 @@
 """The floors: imports point down, and what serves never loads torch."""
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +39,22 @@ def test_imports_point_down() -> None:
 def test_every_folder_of_code_is_a_floor_of_the_contract() -> None:
     packages = {file.parent.name for file in CHECKOUT.glob("*/__init__.py")}
     assert packages == {"segue", "data", "training", "export", "serving", "bench"}
+
+
+def test_the_table_of_folders_in_the_readme_says_what_each_folder_says_of_itself() -> None:
+    listed = dict(re.findall(r"^\| \[`([\w/]+)/`\]\(\1\) \| (.*) \|$", (CHECKOUT / "README.md").read_text(), re.M))
+    folders = {str(file.parent.relative_to(CHECKOUT)): file for file in CHECKOUT.glob("[a-z]*/**/__init__.py")}
+    packages = {name: file for name, file in folders.items() if name.partition("/")[0] not in ("segue", "tests")}
+    assert set(listed) - {"segue", "tests"} == set(packages)
+    for name, file in packages.items():
+        assert ast.get_docstring(ast.parse(file.read_text())) == listed[name]
+
+
+def test_every_module_says_in_its_first_line_what_it_is() -> None:
+    silent = [
+        str(file.relative_to(CHECKOUT))
+        for floor in ("segue", "data", "training", "export", "serving", "bench")
+        for file in (CHECKOUT / floor).glob("**/*.py")
+        if not (ast.get_docstring(ast.parse(file.read_text())) or "").strip()
+    ]
+    assert not silent

@@ -1,0 +1,1 @@
+"""Training: teachers, held-out logits, distilled students. Needs torch."""

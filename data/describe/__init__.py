@@ -1,0 +1,1 @@
+"""A page about songs, before anything is made from them."""

@@ -26,13 +26,14 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from segue.command import run
+from segue.data.describe.describe_page import write_description
 from segue.data.describe.description import BLOCKS, Description, Figures, Findings, Lengths, counted
 from segue.data.song import FEATURE_NAMES, N_FEATURES, WINDOW, Floats, Units, first_fault
 from segue.data.sources.registry import open_source
 from segue.data.sources.source import Skipped
 from segue.data.synth import LOUDNESS_MEAN_DB, LOUDNESS_SD_DB, TIMBRE_MEAN, TIMBRE_SD
 from segue.data.table import SongBatch
-from segue.errors import ConfigError, MissingDependencyError, SongError
+from segue.errors import ConfigError, SongError
 
 KNOWN = (*zip(TIMBRE_MEAN, TIMBRE_SD, strict=True), *[None] * 12, (LOUDNESS_MEAN_DB, LOUDNESS_SD_DB))
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -133,12 +134,6 @@ def describe(songs: Positional[Path], page: Path | None = None) -> Description:
     """
     source = open_source(songs, None, {})
     page = page_of(songs, page)
-    try:
-        from segue.data.describe.describe_page import write_description
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{error.name} is not installed; the page needs it. `pip install -e '.[report]'`"
-        ) from None
     tally = SongTally(source.units, source.classes)
     with tqdm(total=len(source), unit=" songs", disable=None, file=sys.stderr) as progress:
         for item in source.batches():

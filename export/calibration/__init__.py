@@ -1,0 +1,1 @@
+"""Temperatures, the threshold and its promise, the pictures of both."""

@@ -1,0 +1,1 @@
+"""Networks as ONNX graphs, batch normalisation and standardisation folded in."""

@@ -1,0 +1,1 @@
+"""Scoring song sets."""

@@ -1,0 +1,1 @@
+"""The bundle: what training and export produce, and nothing of it unverified."""

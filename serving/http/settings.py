@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from tyro.conf import Suppress
 
+from segue.command import unset
 from segue.errors import ConfigError
 from segue.serving.runtime import Provider
 
@@ -29,7 +30,8 @@ class Settings:
     """Settings of the service. The environment variable of a field is SEGUE_ and its name in capitals."""
 
     bundle: Suppress[Path] = Path("artifacts/bundle")  # The bundle's folder; a reload reads it again.
-    windows: Count | None = None  # Windows of a song that both models see, at most, instead of what the bundle says.
+    # Windows of a song that both models see, at most, instead of what the bundle says.
+    windows: Annotated[Count | None, unset("INT")] = None
     provider: Provider = "auto"  # Where the models run; auto takes a GPU where there is one.
     workers: Count = 1  # Processes that answer; a second one answers while a killed one comes back.
     threads: Count = 1  # Threads of each model, in each worker; at small batches one is faster than two.
@@ -48,7 +50,7 @@ class Settings:
     tokens: Suppress[
         Words
     ] = ()  # Bearer tokens, `name=token,...`. The one called admin may reload; any other may classify.
-    tokens_file: Path | None = None  # The same, one `name=token` a line.
+    tokens_file: Annotated[Path | None, unset("PATH")] = None  # The same, one `name=token` a line.
     cors_origins: Words = ()  # Origins whose pages may call the service from a browser.
     log_requests: bool = False  # A line for every request, not only for those that were refused.
     reload_file: Suppress[Path | None] = (

@@ -113,3 +113,34 @@ def test_ctrl_c_while_a_verb_is_imported_is_no_traceback(
     monkeypatch.setattr(cli, "import_module", stop)
     assert cli.main(["evaluate", "a", "b"]) == 130
     assert capsys.readouterr() == ("", "segue evaluate: stopped before it began\n")
+
+
+@pytest.mark.parametrize("library", sorted(cli.EXTRAS))
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    library: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: str) -> None:
+        raise ModuleNotFoundError(f"No module named '{library}.part'", name=f"{library}.part")
+
+    monkeypatch.setattr(cli, "import_module", fail)
+    assert cli.main(["train-teacher", "songs.arrow"]) == 1
+    expected = f"segue train-teacher: {library} is not installed: `pip install 'segue-genres[train]'`\n"
+    assert capsys.readouterr() == ("", expected)
+
+
+def test_a_library_of_the_base_install_that_is_missing_is_a_fault_of_the_installation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: str) -> None:
+        raise ModuleNotFoundError("No module named 'numpy'", name="numpy")
+
+    monkeypatch.setattr(cli, "import_module", fail)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["score", "bundle", "songs.arrow"])
+
+
+@verbs
+def test_help_shows_units_and_no_none(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([verb, "--help"])
+    assert "None" not in capsys.readouterr().out

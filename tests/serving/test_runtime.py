@@ -31,7 +31,7 @@ def without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_onnxruntime")
 def test_without_onnxruntime_both_extras_are_named(bundle: Path) -> None:
-    with pytest.raises(MissingDependencyError, match=r"\.\[cpu\].*\.\[gpu\].*never both"):
+    with pytest.raises(MissingDependencyError, match=r"genres\[cpu\].*genres\[gpu\].*never both"):
         OnnxModel(bundle / "student.onnx")
 
 

@@ -1,10 +1,11 @@
 """How a training run is executed: where, whether it goes on from its last epoch, what it shows. Not what it learns."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
+from segue.command import unset
 from segue.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -15,7 +16,8 @@ class Execution:
     """How a training run is executed."""
 
     device: Device = "auto"  # Where it trains; auto takes a GPU where there is one, and cuda insists on it.
-    threads: int | None = None  # Processor threads; 1 is best beside other work. Default: one for each core.
+    # Processor threads; 1 is best beside other work. Default: one for each core.
+    threads: Annotated[int | None, unset("INT")] = None
     compile: bool = False  # Compile recurrences: up to half a minute first; gru and lstm gain by it. A GPU always does.
     resume: bool = False  # Go on after the last epoch of a run that was stopped, to the very same result.
     tensorboard: bool = False  # Write metrics for TensorBoard too, into the run folder.

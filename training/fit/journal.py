@@ -188,7 +188,7 @@ def _summary_writer() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingDependencyError(
-            "tensorboard is not installed. In the checkout: `pip install -e '.[tensorboard]'`"
+            "tensorboard is not installed: `pip install 'segue-genres[tensorboard]'`"
         ) from None
     return SummaryWriter
 

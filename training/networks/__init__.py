@@ -1,0 +1,1 @@
+"""Networks: recurrences, convolutions, dense networks and ensembles of them."""

@@ -1,0 +1,1 @@
+"""Experiments: one module a study, each writes a page."""

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from segue.data.describe.description import BLOCKS, Description
 from segue.data.song import FEATURE_NAMES
 from segue.data.synth import LOUDNESS_MEAN_DB, LOUDNESS_SD_DB, TIMBRE_MEAN, TIMBRE_SD
 from segue.data.table import SongBatch
-from segue.errors import ConfigError, MissingDependencyError, SongError
+from segue.errors import ConfigError, SongError
 from tests.support.random_songs import random_batch, random_segments, save
 
 LENGTHS = [130, 119, 120, 500, 10]
@@ -243,15 +242,6 @@ def test_the_page_never_takes_the_place_of_songs(table: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected a file that ends in \.html, found .*songs\.arrow"):
         describe(table, table)
     assert table.read_bytes() == before
-
-
-@pytest.mark.parametrize("library", ["jinja2", "matplotlib"])
-def test_a_missing_library_is_named_with_its_extra(table: Path, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
-    for module in ("segue.data.describe.describe_page", "segue.page"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(MissingDependencyError, match=rf"{library} is not installed.*\.\[report\]"):
-        describe(table)
 
 
 def test_real_songs(real_songs: Path, tmp_path: Path) -> None:
