@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from segue.data.song import N_FEATURES, WINDOW, Floats
+from segue.data.song import N_FEATURES, WINDOW, Songs
 from segue.serving.bundle.bundle import load_bundle
 from segue.serving.cascade import Answers, open_cascade
 from segue.serving.http.engine import Engine
@@ -29,7 +29,7 @@ def alone() -> Starlette:
     """Return an app that runs the models in threads, one call a request."""
     cascade = open_cascade(load_bundle(SETTINGS.bundle), threads=SETTINGS.threads)
 
-    async def answer(songs: Floats) -> Answers:
+    async def answer(songs: Songs) -> Answers:
         return await asyncio.to_thread(cascade.answer, songs)
 
     return _app(answer)
@@ -39,16 +39,16 @@ def batched() -> Starlette:
     """Return an app that batches songs across requests."""
     engine = Engine.open(SETTINGS, Monitoring(), teacher_must_load=True)
 
-    async def answer(songs: Floats) -> Answers:
+    async def answer(songs: Songs) -> Answers:
         return (await engine.answer(songs, engine.bundle.manifest.threshold_nats)).answers
 
     return _app(answer)
 
 
-def _app(answer: Callable[[Floats], Awaitable[Answers]]) -> Starlette:
+def _app(answer: Callable[[Songs], Awaitable[Answers]]) -> Starlette:
     async def classify(request: Request) -> Response:
-        songs = np.frombuffer(await request.body(), "<f4").reshape(-1, WINDOW, N_FEATURES)
-        answers = await answer(songs)
+        windows = np.frombuffer(await request.body(), "<f4").reshape(-1, WINDOW, N_FEATURES)
+        answers = await answer(Songs.of(windows))
         content = {field.name: getattr(answers, field.name).tolist() for field in dataclasses.fields(answers)}
         return Response(orjson.dumps(content), media_type="application/json")
 

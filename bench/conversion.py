@@ -18,7 +18,6 @@ from tabulate import tabulate
 
 from segue.bench.memory import peak_bytes
 from segue.command import run
-from segue.data.song import stack_windows
 from segue.data.songs import songs as convert
 from segue.data.sources.course import CourseFile
 from segue.data.sources.msd import MsdTracks, read_tracks
@@ -143,7 +142,7 @@ def _convert_anew(source: Path, out: Path) -> None:
 def _windows(path: Path) -> None:
     table = SongTable(path)
     for start in range(0, len(table), SONGS_AT_A_TIME):
-        stack_windows([table.segments(row) for row in range(start, min(start + SONGS_AT_A_TIME, len(table)))])
+        table.batch(range(start, min(start + SONGS_AT_A_TIME, len(table)))).songs.windows()
 
 
 def _exhaust(items: Iterable[object]) -> None:

@@ -28,7 +28,7 @@ from segue.bench.generator import Load, closed_loop, open_loop, post
 from segue.bench.servers import Server, ServerName, serving
 from segue.bench.speed import synthetic
 from segue.command import run
-from segue.data.song import Floats, windows
+from segue.data.song import Floats, Songs
 from segue.data.table import SongTable
 from segue.errors import ConfigError
 from segue.provenance import Provenance, provenance
@@ -209,7 +209,7 @@ def load(
     measured = LoadBenchmark(
         bundle=bundle,
         version=opened.manifest.version,
-        fallback_rate=float(open_cascade(opened).answer(sample).fell_back.mean()),
+        fallback_rate=float(open_cascade(opened).answer(Songs.of(sample)).fell_back.mean()),
         others_share=(busy - own) / whole,
         throughputs=throughputs,
         steady=steady,
@@ -276,12 +276,12 @@ def _processor_seconds() -> tuple[float, float, float]:
 def _sample(bundle: Bundle, songs: Path | None) -> Floats:
     """Return windows to ask about, (1024, 120, 25)."""
     if songs is None:
-        return np.stack(synthetic(DISTINCT_SONGS, len(bundle.manifest.classes)))
+        return synthetic(DISTINCT_SONGS, len(bundle.manifest.classes)).windows()[0]
     table = SongTable(songs)
     check_units(table, bundle)
     if not len(table):
         raise ConfigError(f"{songs}: expected songs to ask about, found none")
-    return np.stack([windows(song)[0] for song in table.songs(np.resize(np.arange(len(table)), DISTINCT_SONGS))])
+    return table.songs(np.resize(np.arange(len(table)), DISTINCT_SONGS)).windows()[0]
 
 
 def _requests(server: ServerName, sample: Floats, n_songs: int = 1) -> list[bytes]:
@@ -338,7 +338,7 @@ def _steady(server: Server, sample: Floats, seconds: float, long_seconds: float)
 
 def _bulk(server: Server, bundle: Bundle, sample: Floats, seconds: float, rounds: int) -> Bulk:
     cascade = open_cascade(bundle, threads=Settings().threads)
-    parts = [sample[at : at + BULK_SONGS] for at in range(0, len(sample), BULK_SONGS)]
+    parts = [Songs.of(sample[at : at + BULK_SONGS]) for at in range(0, len(sample), BULK_SONGS)]
     raw, in_json = _requests("service", sample, BULK_SONGS), _requests_in_json(sample, BULK_SONGS)
 
     def ask(requests: Sequence[bytes]) -> Load:

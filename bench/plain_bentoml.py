@@ -5,6 +5,7 @@ from typing import Any
 import bentoml
 import numpy as np
 
+from segue.data.song import Songs
 from segue.serving.bundle.bundle import load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.http.settings import Settings
@@ -24,7 +25,7 @@ class PlainBentoML:
     @bentoml.api(batchable=True)
     def classify(self, songs: np.ndarray) -> list[dict[str, Any]]:
         """Return an answer for each of `songs`, (n, 120, 25)."""
-        answers = self._cascade.answer(songs.astype(np.float32))
+        answers = self._cascade.answer(Songs.of(songs))
         return [
             {
                 "genre": self._classes[choice],

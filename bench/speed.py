@@ -18,7 +18,7 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from segue.command import run
-from segue.data.song import Floats
+from segue.data.song import Songs
 from segue.data.synth import Difficulty, draw_genres, draw_songs
 from segue.data.table import SongTable
 from segue.errors import ConfigError, SongError
@@ -109,14 +109,14 @@ def bench(
     )
 
 
-def synthetic(n_songs: int, n_classes: int) -> list[Floats]:
+def synthetic(n_songs: int, n_classes: int) -> Songs:
     """Return synthetic songs of 120 segments."""
     difficulty = Difficulty()
     genres = draw_genres(max(n_classes, 2), 0, difficulty)
-    return list(draw_songs(n_songs, genres, difficulty, np.random.default_rng(0))[0])
+    return Songs.of(draw_songs(n_songs, genres, difficulty, np.random.default_rng(0))[0])
 
 
-def _measure(cascade: Cascade, songs: Sequence[Floats], seconds: float) -> list[Speed]:
+def _measure(cascade: Cascade, songs: Songs, seconds: float) -> list[Speed]:
     calls = {
         "student": lambda: cascade.student.predict(songs),
         "teacher": lambda: cascade.teacher.predict(songs),

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from segue.command import run
-from segue.data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, TIMBRE, WINDOW, Floats, Ints
+from segue.data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, TIMBRE, WINDOW, Floats, Ints, Songs
 from segue.data.sources.source import BATCH_SONGS
 from segue.data.table import SongBatch, write_table
 from segue.errors import ConfigError
@@ -138,8 +138,7 @@ def batches(songs: int, classes: int, seed: int, genre_seed: int, difficulty: Di
         n = min(BATCH_SONGS, songs - first)
         yield SongBatch(
             song_ids=[f"synth-{seed}-{first + row:07d}" for row in range(n)],
-            segments=values[:n].reshape(-1, N_FEATURES),
-            lengths=np.full(n, WINDOW, dtype=np.int64),
+            songs=Songs.of(values[:n]),
             labels=[genre_name(label) for label in labels[:n]],
             groups=[None] * n,
         )

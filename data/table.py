@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from segue.atomic import atomic_file
 from segue.data.columns import FLAT_WINDOW, SEGMENTS
-from segue.data.song import N_FEATURES, WINDOW, Floats, Ints, Units, first_fault
+from segue.data.song import N_FEATURES, WINDOW, Floats, Ints, Songs, Units
 from segue.errors import LabelError, SongError
 
 NO_LABEL = -1
@@ -41,11 +41,10 @@ _COLUMNS = pa.schema(
 
 @dataclass(frozen=True)
 class SongBatch:
-    """Some songs in memory, their segments one after the other."""
+    """Some songs in memory, with what is known of them."""
 
     song_ids: list[str]
-    segments: Floats  # (sum of lengths, 25)
-    lengths: Ints  # (n_songs,), in segments
+    songs: Songs
     labels: list[str | None]
     groups: list[str | None]
     second_labels: list[str | None] = field(default_factory=list)  # Empty where no song has one.
@@ -55,12 +54,9 @@ class SongBatch:
 
     def take(self, rows: Sequence[int] | Ints) -> "SongBatch":
         """Return the songs of the given rows, in that order."""
-        ends = np.cumsum(self.lengths)
-        parts = [self.segments[ends[row] - self.lengths[row] : ends[row]] for row in rows]
         return SongBatch(
             song_ids=[self.song_ids[row] for row in rows],
-            segments=np.concatenate(parts) if parts else self.segments[:0],
-            lengths=self.lengths[rows],
+            songs=self.songs.take(np.asarray(rows, dtype=np.int64)),
             labels=[self.labels[row] for row in rows],
             groups=[self.groups[row] for row in rows],
             second_labels=[self.second_labels[row] for row in rows] if self.second_labels else [],
@@ -77,8 +73,8 @@ class SongWriter:
 
     def write(self, batch: SongBatch) -> None:
         """Append `batch`, copying nothing but the labels and ids."""
-        offsets = np.concatenate([[0], np.cumsum(batch.lengths)]).astype(np.int32)
-        flat = pa.array(np.ascontiguousarray(batch.segments).reshape(-1))
+        flat = pa.array(np.ascontiguousarray(batch.songs.segments).reshape(-1))
+        offsets = batch.songs.offsets.astype(np.int32)
         segments = pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(flat, N_FEATURES))
         columns = [
             pa.array(batch.song_ids, pa.string()),
@@ -161,31 +157,51 @@ class SongTable:
         start, end = self._offsets[chunk][at : at + 2]
         return self._flats[chunk][start:end]
 
-    def songs(self, rows: Sequence[int] | Ints) -> list[Floats]:
-        """Return the checked segments of several songs; a `SongError` names the first that breaks the contract."""
-        found = [self.segments(int(row)) for row in rows]
-        empty = next((row for row, song in zip(rows, found, strict=True) if not len(song)), None)
-        if empty is not None:
-            raise SongError(f"{self.path}, song {self.song_ids[empty]!r}: expected at least one segment, found none")
-        if not found or first_fault(np.concatenate(found), self.units) is None:
-            return found
-        for row, song in zip(rows, found, strict=True):
-            fault = first_fault(song, self.units)
-            if fault is not None:
-                raise SongError(f"{self.path}, song {self.song_ids[row]!r}, segment {fault[0]}: {fault[1]}")
-        raise AssertionError("a fault of the batch belongs to one of its songs")
+    def songs(self, rows: Sequence[int] | Ints) -> Songs:
+        """Return the checked segments of several songs; a `SongError` names the first that breaks the contract.
+
+        Rows that follow each other in one chunk of the file are not copied.
+        """
+        songs = self._unchecked(rows)
+        for row, fault in songs.faults(self.units).items():
+            raise SongError(f"{self.path}, {fault.of_song(self.song_ids[rows[row]])}")
+        return songs
 
     def batch(self, rows: Sequence[int] | Ints) -> SongBatch:
         """Return several songs as a `SongBatch`, unchecked."""
-        found = [self.segments(int(row)) for row in rows]
         return SongBatch(
             song_ids=[self.song_ids[row] for row in rows],
-            segments=np.concatenate(found) if found else np.zeros((0, N_FEATURES), np.float32),
-            lengths=np.array([len(song) for song in found], dtype=np.int64),
+            songs=self._unchecked(rows),
             labels=[self.classes[self.labels[row]] if self.labels[row] != NO_LABEL else None for row in rows],
             groups=[self.groups[row] for row in rows],
             second_labels=[self.second_labels[row] for row in rows],
         )
+
+    def spans(self, most: int) -> Iterator[range]:
+        """Yield all rows in order, at most `most` at a time, so that few spans reach over two chunks of the file."""
+        start = 0
+        while start < len(self):
+            end = min(start + most, len(self))
+            boundary = self._first_rows[bisect_right(self._first_rows, end) - 1]
+            if boundary - start > most // 2:
+                end = boundary
+            yield range(start, end)
+            start = end
+
+    def _unchecked(self, rows: Sequence[int] | Ints) -> Songs:
+        """Return several songs, those that follow each other in one chunk as one view."""
+        if not len(rows):
+            return Songs.of([])
+        order = np.asarray(rows, dtype=np.int64)
+        chunks = np.searchsorted(self._first_rows, order, side="right") - 1
+        breaks = np.flatnonzero((np.diff(order) != 1) | (np.diff(chunks) != 0)) + 1
+        parts = []
+        for first, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(order)], strict=True):
+            chunk = chunks[first]
+            at = order[first] - self._first_rows[chunk]
+            offsets = self._offsets[chunk][at : at + end - first + 1]
+            parts.append(Songs(self._flats[chunk][offsets[0] : offsets[-1]], np.diff(offsets)))
+        return Songs.concat(parts)
 
     def labels_among(self, classes: Sequence[str]) -> Ints:
         """Return `labels` counted in the order of `classes`; a label outside them is a `LabelError`."""

@@ -22,7 +22,7 @@ from tyro.conf import Positional
 from segue.atomic import atomic_folder
 from segue.command import run as run_verb
 from segue.command import to_json, unset
-from segue.data.song import FEATURE_NAMES, Ints, stack_windows
+from segue.data.song import FEATURE_NAMES, Ints
 from segue.data.splits import Splits
 from segue.data.table import SongTable
 from segue.errors import ConfigError, RunError
@@ -203,8 +203,8 @@ def _write(
         role=run.role,
         network=network,
         classes=run.classes,
-        parity_windows=stack_windows(songs.songs(splits.calibration[:PARITY_SONGS]))[0],
-        validation_windows=stack_windows(songs.songs(splits.validation))[0],
+        parity_windows=songs.songs(splits.calibration[:PARITY_SONGS]).windows()[0],
+        validation_windows=songs.songs(splits.validation).windows()[0],
         validation_labels=songs.labels[splits.validation],
     )
     shipped = ship(job, file, forms, provider)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segue.data.metrics import cross_entropy_nats, mean_over_windows, softmax
-from segue.data.song import Floats, Ints, Songs, stack_windows
+from segue.data.song import Floats, Ints, Songs
 from segue.errors import BundleError, ConfigError
 from segue.serving.bundle.bundle import Bundle, ModelEntry
 from segue.serving.runtime import OnnxModel, Provider
@@ -116,7 +116,7 @@ class CalibratedModel:
 
     def predict(self, songs: Songs) -> Predictions:
         """Return what the model says of `songs`, each (T, 25) raw; at least one."""
-        windows, counts = stack_windows(songs, self._windows)
+        windows, counts = songs.windows(self._windows)
         batches = range(0, len(windows), BATCH_WINDOWS)
         per_window = np.concatenate([self._model.logits(windows[at : at + BATCH_WINDOWS]) for at in batches])
         temperature = np.where(counts == 1, *self._temperatures)
@@ -139,9 +139,7 @@ class Cascade:
         per class, is not at or below the threshold; what it says stands.
         """
         threshold = self.threshold_nats if threshold_nats is None else threshold_nats
-        return route(
-            self.student.predict(songs), threshold, lambda rows: self.teacher.predict([songs[row] for row in rows])
-        )
+        return route(self.student.predict(songs), threshold, lambda rows: self.teacher.predict(songs.take(rows)))
 
 
 def route(student: Predictions, threshold_nats: float, ask_teacher: Callable[[Ints], Predictions]) -> Answers:

@@ -28,7 +28,7 @@ from tyro.conf import Positional
 from segue.command import run
 from segue.data.describe.describe_page import write_description
 from segue.data.describe.description import BLOCKS, Description, Figures, Findings, Lengths, counted
-from segue.data.song import FEATURE_NAMES, N_FEATURES, WINDOW, Floats, Units, first_fault
+from segue.data.song import FEATURE_NAMES, N_FEATURES, WINDOW, Fault, Floats, Units
 from segue.data.sources.registry import open_source
 from segue.data.sources.source import Skipped
 from segue.data.synth import LOUDNESS_MEAN_DB, LOUDNESS_SD_DB, TIMBRE_MEAN, TIMBRE_SD
@@ -102,22 +102,20 @@ class SongTally:
         """Add a batch of songs; segments that are not finite stay out of the features."""
         self.labels.update(batch.labels)
         self.groups.update(batch.groups)
-        self.lengths += batch.lengths.tolist()
-        sound = first_fault(batch.segments, self._units) is None
-        for name, length, end in zip(batch.song_ids, batch.lengths, batch.lengths.cumsum(), strict=True):
-            self._inspect(name, batch.segments[end - length : end], sound)
-        finite = batch.segments if sound else batch.segments[np.isfinite(batch.segments).all(axis=1)]
+        self.lengths += batch.songs.lengths.tolist()
+        faults = batch.songs.faults(self._units)
+        for row, (name, song) in enumerate(zip(batch.song_ids, batch.songs, strict=True)):
+            self._inspect(name, song, faults.get(row))
+        segments = batch.songs.segments
+        finite = segments[np.isfinite(segments).all(axis=1)] if faults else segments
         if len(finite):
             self.features.add(finite)
 
-    def _inspect(self, name: str, song: Floats, sound: bool) -> None:
-        fault = None if sound else first_fault(song, self._units)
+    def _inspect(self, name: str, song: Floats, fault: Fault | None) -> None:
         if name in self._ids:
             self.faults.add(name, "another song has the same id")
-        elif not len(song):
-            self.faults.add(name, "expected at least one segment, found none")
         elif fault is not None:
-            self.faults.add(name, f"segment {fault[0]}: {fault[1]}")
+            self.faults.add(name, str(fault))
         self._ids.add(name)
         if len(song):
             first = self._first_with.setdefault(hashlib.blake2b(song.data, digest_size=16).digest(), name)

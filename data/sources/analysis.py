@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from segue.data.song import Units, check_segments
+from segue.data.song import Songs, Units, check_segments
 from segue.data.sources.folder import Listing, has_file, list_files, names_of
 from segue.data.sources.source import Kind, Options, Skipped, Source, in_batches, readable
 from segue.data.table import SongBatch
@@ -116,8 +116,7 @@ def _song(text: bytes, place: str, default_id: str) -> SongBatch | Skipped:
         segments = check_segments(_rows(analysis, f"song {song_id!r}"), song_id)
     except SongError as error:
         return Skipped(place, str(error))
-    lengths = np.array([len(segments)])
-    return SongBatch([song_id], segments, lengths, [_name(analysis, GENRES)], [_name(analysis, ARTISTS)])
+    return SongBatch([song_id], Songs.of([segments]), [_name(analysis, GENRES)], [_name(analysis, ARTISTS)])
 
 
 def _parse(text: bytes) -> dict[str, Any]:

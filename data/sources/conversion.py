@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from segue.data.song import WINDOW, Units, first_fault
+from segue.data.song import WINDOW, Units
 from segue.data.sources.source import Skipped, Tally
 from segue.data.table import SongBatch
 
@@ -47,7 +47,7 @@ class Conversion:
         for label, count in Counter(label for label in batch.labels if label is not None).items():
             self.labelled[label] = self.labelled.get(label, 0) + count
         self.unlabelled.add([name for name, label in zip(batch.song_ids, batch.labels, strict=True) if label is None])
-        lengths = zip(batch.song_ids, batch.lengths.tolist(), strict=True)
+        lengths = zip(batch.song_ids, batch.songs.lengths.tolist(), strict=True)
         self.short.add([f"{name} ({length} segments)" for name, length in lengths if length < WINDOW])
 
     def leave_out(self, song: Skipped) -> None:
@@ -79,25 +79,13 @@ class Conversion:
 
 def faults(batch: SongBatch, units: Units, seen: set[str]) -> dict[int, Skipped]:
     """Return the rows of a batch that break the contract, each with the reason; ids of the other songs join `seen`."""
-    sound = first_fault(batch.segments, units) is None and batch.lengths.min(initial=1) > 0
-    found = {} if sound else _content_faults(batch, units)
+    found = {row: Skipped(batch.song_ids[row], str(fault)) for row, fault in batch.songs.faults(units).items()}
     for row, name in enumerate(batch.song_ids):
         if row in found:
             continue
         if name in seen:
             found[row] = Skipped(name, "another song has the same id")
         seen.add(name)
-    return found
-
-
-def _content_faults(batch: SongBatch, units: Units) -> dict[int, Skipped]:
-    found = {}
-    for row, (length, end) in enumerate(zip(batch.lengths, batch.lengths.cumsum(), strict=True)):
-        fault = first_fault(batch.segments[end - length : end], units)
-        if not length:
-            found[row] = Skipped(batch.song_ids[row], "expected at least one segment, found none")
-        elif fault is not None:
-            found[row] = Skipped(batch.song_ids[row], f"segment {fault[0]}: {fault[1]}")
     return found
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segue.data.song import N_FEATURES, Ints, Units, check_segments
+from segue.data.song import N_FEATURES, Ints, Songs, Units, check_segments
 from segue.data.sources.npz import NpzArrays, array_names, classes_of, labels_of, recognise_units, whole_numbers
 from segue.data.sources.source import NOTHING, Kind, Options, Skipped, Source, in_batches, readable
 from segue.data.table import SongBatch
@@ -112,7 +112,7 @@ def _song(padded: NDArray[Any], song_id: str, label: str | None, units: Units) -
         segments = check_segments(unpadded, song_id, units)
     except SongError as error:
         return Skipped(song_id, str(error))
-    return SongBatch([song_id], segments, np.array([len(segments)]), [label], [None])
+    return SongBatch([song_id], Songs.of([segments]), [label], [None])
 
 
 def _open(path: Path, options: Options) -> Source:

@@ -19,7 +19,7 @@ import numpy as np
 from h5py import h5d, h5s, h5t
 from numpy.typing import NDArray
 
-from segue.data.song import Units, check_segments
+from segue.data.song import Songs, Units, check_segments
 from segue.data.sources.folder import Listing, has_file, list_files
 from segue.data.sources.source import Kind, Options, Skipped, Source, join, readable, starts_with
 from segue.data.table import SongBatch
@@ -94,7 +94,7 @@ def read_track(file: Path) -> SongBatch:
             f"and {len(loudness)}"
         )
     segments = check_segments(np.column_stack([timbre, pitches, loudness]), track_id)
-    return SongBatch([track_id], segments, np.array([len(segments)]), [None], [artist_id or None])
+    return SongBatch([track_id], Songs.of([segments]), [None], [artist_id or None])
 
 
 # Below h5py's datasets, whose wrapping of a table of 20 columns takes as long as reading a whole song.

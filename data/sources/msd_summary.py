@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from segue.data.song import Floats, Ints, Units, check_segments
+from segue.data.song import Floats, Ints, Songs, Units, check_segments
 from segue.data.sources.source import BATCH_SONGS, NOTHING, Kind, Options, Skipped, Source, in_batches
 from segue.data.table import SongBatch
 from segue.errors import SongError
@@ -125,7 +125,7 @@ def _song(analysis: Any, song_id: str, artist: str | None, at: list[tuple[int, i
         segments = check_segments(_segments(analysis, song_id, at), song_id)
     except SongError as error:
         return Skipped(song_id, str(error))
-    return SongBatch([song_id], segments, np.array([len(segments)]), [None], [artist])
+    return SongBatch([song_id], Songs.of([segments]), [None], [artist])
 
 
 def _segments(analysis: Any, song_id: str, at: list[tuple[int, int]]) -> Floats:

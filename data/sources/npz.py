@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from segue.data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, Ints, Units
+from segue.data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, Ints, Songs, Units
 from segue.data.sources.source import readable, select
 from segue.data.table import SongBatch
 from segue.errors import LabelError, SongError
@@ -205,8 +205,7 @@ class SongFacts:
         """Return the songs of some rows, given their segments (sum of lengths, 25)."""
         return SongBatch(
             song_ids=[self.song_ids[row] for row in rows],
-            segments=segments.astype(np.float32),
-            lengths=np.array(lengths, dtype=np.int64),
+            songs=Songs(segments.astype(np.float32), np.array(lengths, dtype=np.int64)),
             labels=[self.labels[row] for row in rows],
             groups=[self.groups[row] for row in rows],
         )

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from segue.data.song import Units
+from segue.data.song import Songs, Units
 from segue.data.table import SongBatch
 from segue.errors import ConfigError
 
@@ -133,7 +133,7 @@ def in_batches(songs: Iterable[SongBatch | Skipped]) -> Iterator[SongBatch | Ski
             yield song
             continue
         held.append(song)
-        segments += len(song.segments)
+        segments += len(song.songs.segments)
         if len(held) == BATCH_SONGS or segments >= BATCH_SEGMENTS:
             yield join(held)
             held, segments = [], 0
@@ -145,8 +145,7 @@ def join(songs: Sequence[SongBatch]) -> SongBatch:
     """Return batches of one song each as one batch."""
     return SongBatch(
         song_ids=[song.song_ids[0] for song in songs],
-        segments=np.concatenate([song.segments for song in songs]),
-        lengths=np.array([len(song.segments) for song in songs]),
+        songs=Songs.concat([song.songs for song in songs]),
         labels=[song.labels[0] for song in songs],
         groups=[song.groups[0] for song in songs],
     )

@@ -84,10 +84,9 @@ def score(
     progress = tqdm(total=len(table), unit=" songs", disable=None, file=sys.stderr)
     schema = _schema(classes, nested=out.suffix == ".parquet")
     with _open_sink(out, schema) as sink, progress:
-        for start in range(0, len(table), SONGS_AT_A_TIME):
-            rows = range(start, min(start + SONGS_AT_A_TIME, len(table)))
+        for rows in table.spans(SONGS_AT_A_TIME):
             answers = cascade.answer(table.songs(rows), threshold_nats)
-            song_ids = [table.song_ids[row] for row in rows]
+            song_ids = table.song_ids[rows.start : rows.stop]
             sink.write_batch(_record_batch(song_ids, answers, classes, schema))
             counts += np.bincount(answers.choice, minlength=len(classes))
             fell_back += int(answers.fell_back.sum())

@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from segue.data.song import N_FEATURES, WINDOW, Floats, Ints, Songs
+from segue.data.song import N_FEATURES, WINDOW, Ints, Songs
 from segue.errors import BundleError
 from segue.serving.bundle.bundle import Bundle, load_bundle
 from segue.serving.cascade import Answers, Bools, CalibratedModel, Predictions, falls_back, open_calibrated_model, route
@@ -36,7 +36,7 @@ class FaultTolerantModel:
 
     def predict_groups(self, groups: Sequence[Songs]) -> list[Predictions | Exception]:
         """Return the predictions for each group of songs; the error, where there are none for any song of a group."""
-        songs = _joined(groups)
+        songs = Songs.concat(groups)
         try:
             predictions = self._model.predict(songs)
         except Exception as error:
@@ -70,7 +70,7 @@ class FaultTolerantModel:
     def warm_up(self, most: int) -> None:
         """Run the model on batches of up to `most` songs; a `BundleError` if it does not say what it must."""
         for size in {1, 8, 64, most}:
-            predictions = self._model.predict(np.zeros((size, WINDOW, N_FEATURES), dtype=np.float32))
+            predictions = self._model.predict(Songs.of(np.zeros((size, WINDOW, N_FEATURES), dtype=np.float32)))
             if predictions.probs.shape != (size, self._n_classes) or not np.isfinite(predictions.probs).all():
                 raise BundleError(
                     f"expected {self._n_classes} probabilities a song, found {predictions.probs.shape[1:]}"
@@ -142,7 +142,7 @@ class Engine:
         rows = np.flatnonzero(falls_back(student, threshold_nats))
         degraded = np.zeros(len(songs), dtype=bool)
         if len(rows):
-            teacher = await self._ask_teacher(_take(songs, rows))
+            teacher = await self._ask_teacher(songs.take(rows))
             degraded[rows] = teacher.windows == 0
             answers = route(student, threshold_nats, lambda _: teacher)
         else:
@@ -196,17 +196,6 @@ def _open(bundle: Bundle, name: ModelName, settings: Settings) -> FaultTolerantM
     return asked
 
 
-def _joined(groups: Sequence[Songs]) -> Songs:
-    """Return the songs of all groups; one array, where all have 120 segments."""
-    if len(groups) == 1:
-        return groups[0]
-    arrays = [group for group in groups if isinstance(group, np.ndarray)]
-    if len(arrays) == len(groups):
-        joined: Floats = np.concatenate(arrays)
-        return joined
-    return [song for group in groups for song in group]
-
-
 def _split(predictions: Predictions, groups: Sequence[Songs]) -> list[Predictions]:
     """Return each group's part of the predictions for all their songs."""
     if len(groups) == 1:
@@ -214,10 +203,3 @@ def _split(predictions: Predictions, groups: Sequence[Songs]) -> list[Prediction
     ends = np.cumsum([len(group) for group in groups]).tolist()
     spans = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     return [Predictions(*(array[span] for array in vars(predictions).values())) for span in spans]
-
-
-def _take(songs: Songs, rows: Ints) -> Songs:
-    """Return the songs of the given rows."""
-    if isinstance(songs, np.ndarray):
-        return songs if len(rows) == len(songs) else songs[rows]
-    return [songs[row] for row in rows]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.data.song import FEATURE_NAMES, WINDOW, check_segments, stack_windows, window_starts, windows
+from segue.data.song import FEATURE_NAMES, WINDOW, Songs, check_segments, check_songs, window_starts
 from segue.errors import SongError
 from tests.support.random_songs import random_segments
 
@@ -96,9 +96,15 @@ def test_standardised_songs_have_no_range_but_must_be_finite() -> None:
         check_segments(segments, "TR42", "standardised")
 
 
+def starts_of(n_segments: int, k: int) -> list[int]:
+    starts, counts = window_starts(np.array([n_segments]), k)
+    assert counts.tolist() == [len(starts)]
+    return [int(start) for start in starts]
+
+
 @given(n_segments=lengths, k=st.integers(1, 40))
 def test_windows_start_within_the_song_in_order_and_at_different_places(n_segments: int, k: int) -> None:
-    starts = window_starts(n_segments, k)
+    starts = starts_of(n_segments, k)
     last = max(n_segments - WINDOW, 0)
     assert all(0 <= start <= last for start in starts)
     assert starts == sorted(set(starts))
@@ -107,29 +113,91 @@ def test_windows_start_within_the_song_in_order_and_at_different_places(n_segmen
 
 @given(n_segments=lengths)
 def test_a_single_window_is_the_central_one(n_segments: int) -> None:
-    assert window_starts(n_segments, 1) == [max(n_segments - WINDOW, 0) // 2]
+    assert starts_of(n_segments, 1) == [max(n_segments - WINDOW, 0) // 2]
 
 
 @given(n_segments=lengths, k=st.integers(2, 40))
 def test_several_windows_reach_from_end_to_end_in_even_steps(n_segments: int, k: int) -> None:
-    starts = window_starts(n_segments, k)
+    starts = starts_of(n_segments, k)
     assert (starts[0], starts[-1]) == (0, max(n_segments - WINDOW, 0))
     gaps = np.diff(starts)
     assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
+
+
+@given(st.lists(lengths, min_size=1, max_size=8), st.integers(2, 40))
+def test_the_windows_of_many_songs_start_where_those_of_each_do(many: list[int], k: int) -> None:
+    plain = [sorted({round(i * max(n - WINDOW, 0) / (k - 1)) for i in range(k)}) for n in many]
+    starts, counts = window_starts(np.array(many), k)
+    assert starts.tolist() == [start for one in plain for start in one]
+    assert counts.tolist() == [len(one) for one in plain]
 
 
 @pytest.mark.parametrize("k", [1, 2, 9])
 @pytest.mark.parametrize("n_segments", [1, 10, 119, 120, 121, 500])
 def test_a_window_is_120_segments_in_a_row_and_a_short_song_repeats(n_segments: int, k: int) -> None:
     segments = random_segments(n_segments)
-    plain = [[segments[(start + i) % n_segments] for i in range(120)] for start in window_starts(n_segments, k)]
-    np.testing.assert_array_equal(windows(segments, k), plain)
+    plain = [[segments[(start + i) % n_segments] for i in range(120)] for start in starts_of(n_segments, k)]
+    np.testing.assert_array_equal(Songs.of([segments]).windows(k)[0], plain)
 
 
 @pytest.mark.parametrize("lengths", [(120, 120, 120), (10, 120, 121, 700)])
 @pytest.mark.parametrize("k", [1, 9])
-def test_stacked_windows_are_those_of_each_song_in_turn(lengths: tuple[int, ...], k: int) -> None:
-    songs = [random_segments(length, seed) for seed, length in enumerate(lengths)]
-    stacked, counts = stack_windows(songs, k)
-    assert counts.tolist() == [len(windows(song, k)) for song in songs]
-    np.testing.assert_array_equal(stacked, np.concatenate([windows(song, k) for song in songs]))
+def test_the_windows_of_songs_are_those_of_each_song_in_turn(lengths: tuple[int, ...], k: int) -> None:
+    songs = of_lengths(*lengths)
+    together, counts = songs.windows(k)
+    each = [Songs.of([song]).windows(k)[0] for song in songs]
+    assert counts.tolist() == [len(windows) for windows in each]
+    np.testing.assert_array_equal(together, np.concatenate(each))
+
+
+def of_lengths(*lengths: int) -> Songs:
+    return Songs.of([random_segments(length, seed) for seed, length in enumerate(lengths)])
+
+
+def assert_same(found: Songs, expected: list[Any]) -> None:
+    assert [len(song) for song in found] == found.lengths.tolist() == [len(song) for song in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@given(st.lists(st.integers(0, 9), max_size=8), st.data())
+def test_songs_are_taken_sliced_split_and_joined_like_a_list(lengths: list[int], data: st.DataObject) -> None:
+    songs, plain = of_lengths(*lengths), [random_segments(length, seed) for seed, length in enumerate(lengths)]
+    assert_same(songs, plain)
+    rows = data.draw(st.lists(st.integers(0, len(plain) - 1), max_size=9)) if plain else []
+    assert_same(songs.take(np.array(rows, dtype=np.int64)), [plain[row] for row in rows])
+    some = data.draw(st.slices(len(plain)))
+    assert_same(songs[some], plain[some])
+    at = data.draw(st.integers(0, len(plain)))
+    first, second = songs.split([at, len(plain) - at])
+    assert_same(first, plain[:at])
+    assert_same(second, plain[at:])
+    assert_same(Songs.concat([second, first, second]), plain[at:] + plain[:at] + plain[at:])
+
+
+def test_songs_of_120_segments_reach_the_model_without_a_copy() -> None:
+    array = np.stack([random_segments(120, seed) for seed in range(4)])
+    songs, errors = check_songs(array, ["a", "b", "c", "d"])
+    windows, _ = Songs.concat([songs[1:].take(np.arange(3))]).windows(9)
+    assert not errors
+    assert np.shares_memory(windows, array)
+    np.testing.assert_array_equal(windows, array[1:])
+
+
+def test_each_song_has_its_own_first_fault_and_the_others_are_kept_in_order() -> None:
+    songs = [random_segments(3, 0), random_segments(2, 1), np.zeros((0, 25), np.float32), random_segments(4, 2)]
+    songs[0][1, 3] = np.nan
+    songs[3][2:, 12] = 1.5
+    assert {row: str(fault) for row, fault in Songs.of(songs).faults("raw").items()} == {
+        0: "segment 1: expected finite numbers, found nan in timbre_4",
+        2: "expected at least one segment, found none",
+        3: "segment 2: expected chroma_C between 0 and 1, found 1.5",
+    }
+    sound, errors = check_songs([*songs, "no"], ["a", "b", "c", "d", "e"])
+    assert_same(sound, [songs[1]])
+    assert {place: str(error) for place, error in errors.items()} == {
+        0: "song 'a', segment 1: expected finite numbers, found nan in timbre_4",
+        2: "song 'c': expected at least one segment, found none",
+        3: "song 'd', segment 2: expected chroma_C between 0 and 1, found 1.5",
+        4: "song 'e': expected numbers, found text",
+    }

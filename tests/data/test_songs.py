@@ -144,7 +144,7 @@ def test_a_table_can_be_selected_from(tmp_path: Path) -> None:
     assert run(tmp_path / "all.arrow", tmp_path / "jazz.parquet", "--where", "label=Jazz") == 0
     table = SongTable(tmp_path / "jazz.parquet")
     assert (table.song_ids, table.groups) == (["song-0-0", "song-0-2"], ["Ella", None])
-    np.testing.assert_array_equal(np.concatenate(table.songs([0, 1])), batch.take([0, 2]).segments)
+    np.testing.assert_array_equal(np.concatenate(table.songs([0, 1])), batch.take([0, 2]).songs.segments)
 
 
 def test_a_condition_given_twice_keeps_songs_of_either_value_whatever_their_case(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_condition_given_twice_keeps_songs_of_either_value_whatever_their_case
 
 def test_a_song_is_not_a_duplicate_of_one_that_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     faulty, sound = random_batch([4, 4]), random_batch([4])
-    faulty.segments[0, 12] = 2.0
+    faulty.songs.segments[0, 12] = 2.0
     save(tmp_path / "faulty.arrow", faulty)
     save(tmp_path / "sound.arrow", sound)
     assert run(tmp_path / "faulty.arrow", tmp_path / "sound.arrow", tmp_path / "out.arrow", "--json") == 0
@@ -182,7 +182,7 @@ def test_two_tables_become_one(tmp_path: Path) -> None:
     assert table.song_ids == first.song_ids + second.song_ids
     assert (table.classes, table.labels.tolist()) == (("Rock", "Jazz", "Folk"), [1, 0, 2])
     np.testing.assert_array_equal(
-        np.concatenate(table.songs([0, 1, 2])), np.concatenate([first.segments, second.segments])
+        np.concatenate(table.songs([0, 1, 2])), np.concatenate([first.songs.segments, second.songs.segments])
     )
 
 
@@ -191,7 +191,7 @@ def test_a_table_may_take_its_own_place(tmp_path: Path) -> None:
     save(tmp_path / "songs.arrow", batch)
     assert run(tmp_path / "songs.arrow", tmp_path / "songs.arrow", "--where", "song_id=song-0-1") == 0
     (song,) = SongTable(tmp_path / "songs.arrow").songs([0])
-    np.testing.assert_array_equal(song, batch.segments[4:])
+    np.testing.assert_array_equal(song, batch.songs.segments[4:])
 
 
 def test_raw_and_standardised_songs_do_not_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,7 +220,7 @@ def test_songs_with_an_id_seen_before_are_left_out_and_counted(
 
 def test_bad_songs_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = random_batch([4, 5, 0, 6])
-    bad.segments[4 + 1, 12] = 1.5
+    bad.songs.segments[4 + 1, 12] = 1.5
     save(tmp_path / "bad.arrow", bad)
     report = answer(capsys, tmp_path / "bad.arrow", tmp_path / "out.arrow")
     assert report["left_out"] == {
@@ -229,12 +229,14 @@ def test_bad_songs_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureF
     }
     table = SongTable(tmp_path / "out.arrow")
     assert table.song_ids == ["song-0-0", "song-0-3"]
-    np.testing.assert_array_equal(np.concatenate(table.songs([0, 1])), np.delete(bad.segments, slice(4, 9), axis=0))
+    np.testing.assert_array_equal(
+        np.concatenate(table.songs([0, 1])), np.delete(bad.songs.segments, slice(4, 9), axis=0)
+    )
 
 
 def test_strict_stops_at_the_first_bad_song(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = random_batch([4, 5])
-    bad.segments[4, 24] = np.nan
+    bad.songs.segments[4, 24] = np.nan
     save(tmp_path / "bad.arrow", bad)
     assert run(tmp_path / "bad.arrow", tmp_path / "out.arrow", "--strict") == 1
     assert "song-0-1: segment 0: expected finite numbers, found nan in loudness_start_db" in capsys.readouterr().err

@@ -40,14 +40,14 @@ def test_the_same_seed_makes_the_same_file_and_another_seed_other_songs(tmp_path
 def test_the_first_songs_are_the_same_however_many_are_asked_for() -> None:
     few, many = first_batch(7), first_batch(1003)
     assert (few.song_ids, few.labels) == (many.song_ids[:7], many.labels[:7])
-    np.testing.assert_array_equal(few.segments, many.segments[: 7 * 120])
+    np.testing.assert_array_equal(few.songs.segments, many.songs.segments[: 7 * 120])
 
 
 def test_every_batch_has_songs_of_its_own() -> None:
     first, second = batches(1002, classes=4, seed=0, genre_seed=0, difficulty=Difficulty())
     assert (len(first), len(second)) == (1000, 2)
     assert not set(first.song_ids) & set(second.song_ids)
-    assert not np.array_equal(first.segments[:120], second.segments[:120])
+    assert not np.array_equal(first.songs.segments[:120], second.songs.segments[:120])
 
 
 def test_songs_are_120_segments_of_valid_raw_values(synthetic_songs: Path) -> None:

@@ -58,7 +58,7 @@ def test_pyarrow_reads_what_was_written_value_by_value(tmp_path: Path, name: str
     assert [row["label"] for row in rows] == ["Jazz", None, "Rock", "Folk", "Jazz"]
     assert [row["group"] for row in rows] == ["Ella", "Nina", None, "Nina", None]
     assert [len(row["segments"]) for row in rows] == [3, 120, 1, 7, 2]
-    written = np.concatenate([FIRST.segments, SECOND.segments])
+    written = np.concatenate([FIRST.songs.segments, SECOND.songs.segments])
     np.testing.assert_array_equal([segment for row in rows for segment in row["segments"]], written)
 
 
@@ -70,7 +70,7 @@ def test_a_table_reads_back_what_was_written(tmp_path: Path, name: str) -> None:
     assert table.labels.tolist() == [1, -1, 2, 0, 1]
     assert table.groups == ["Ella", "Nina", None, "Nina", None]
     assert table.lengths.tolist() == [3, 120, 1, 7, 2]
-    written = np.split(np.concatenate([FIRST.segments, SECOND.segments]), [3, 123, 124, 131])
+    written = np.split(np.concatenate([FIRST.songs.segments, SECOND.songs.segments]), [3, 123, 124, 131])
     for row, song in enumerate(table.songs(range(5))):
         np.testing.assert_array_equal(song, written[row])
         np.testing.assert_array_equal(table.segments(row), written[row])
@@ -80,7 +80,7 @@ def test_a_table_reads_back_what_was_written(tmp_path: Path, name: str) -> None:
 def test_a_table_of_no_songs_is_a_table(tmp_path: Path, name: str) -> None:
     table = save(tmp_path / name, classes=["Jazz", "Folk"])
     assert (len(table), table.classes, table.lengths.tolist()) == (0, ("Jazz", "Folk"), [])
-    assert table.songs([]) == []
+    assert len(table.songs([])) == 0
 
 
 def test_a_batch_taken_from_a_table_and_one_taken_from_memory_agree(tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ def test_a_batch_taken_from_a_table_and_one_taken_from_memory_agree(tmp_path: Pa
     assert from_table.song_ids == from_memory.song_ids == ["song-1-2", "song-1-0"]
     assert from_table.labels == from_memory.labels == ["Rock", "Jazz"]
     assert from_table.groups == from_memory.groups == [None, "Ella"]
-    assert from_table.lengths.tolist() == from_memory.lengths.tolist() == [1, 3]
-    np.testing.assert_array_equal(from_table.segments, FIRST.segments[[123, 0, 1, 2]])
-    np.testing.assert_array_equal(from_memory.segments, FIRST.segments[[123, 0, 1, 2]])
+    assert from_table.songs.lengths.tolist() == from_memory.songs.lengths.tolist() == [1, 3]
+    np.testing.assert_array_equal(from_table.songs.segments, FIRST.songs.segments[[123, 0, 1, 2]])
+    np.testing.assert_array_equal(from_memory.songs.segments, FIRST.songs.segments[[123, 0, 1, 2]])
 
 
 def test_the_order_of_the_classes_is_kept(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_table_that_breaks_the_schema_is_refused(tmp_path: Path, change: dict[
 
 def test_a_bad_song_is_named_when_it_is_read(tmp_path: Path) -> None:
     bad = random_batch([4, 5, 6])
-    bad.segments[4 + 2, 12] = 1.5
+    bad.songs.segments[4 + 2, 12] = 1.5
     table = save(tmp_path / "songs.arrow", bad)
     with pytest.raises(SongError, match=r"songs\.arrow, song 'song-0-1', segment 2: .*between 0 and 1, found 1\.5"):
         table.songs([0, 1, 2])

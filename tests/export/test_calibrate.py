@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from segue.data.song import Songs
 from segue.data.synth import synth
 from segue.data.table import SongTable
 from segue.errors import ConfigError, LabelError, SegueError, SongError
@@ -150,7 +151,7 @@ def test_long_songs_get_a_temperature_for_the_mean_over_their_windows(
         (5, long, student.mean_temperature),
         (5, short, student.temperature),
     ):
-        predictions = open_cascade(loaded, windows=windows).student.predict([table.segments(row)])
+        predictions = open_cascade(loaded, windows=windows).student.predict(Songs.of([table.segments(row)]))
         tempered = predictions.logits.astype(np.float64) / temperature.value
         np.testing.assert_allclose(predictions.probs, np.exp(tempered) / np.exp(tempered).sum(), rtol=1e-6)
 

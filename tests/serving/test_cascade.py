@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from segue.data.song import Floats, Ints
+from segue.data.song import Floats, Ints, Songs
 from segue.serving.cascade import AnsweredBy, Answers, CalibratedModel, Cascade, Predictions, route
 from tests.support.random_songs import random_segments
 
@@ -142,11 +142,11 @@ def test_the_teacher_sees_only_the_hard_songs() -> None:
     certainties = [plain_cross_entropy(song[0, :K] * 0.05) for song in songs]
     threshold = (sorted(certainties)[19] + sorted(certainties)[20]) / 2
     cascade = cascade_of(student, teacher, threshold)
-    answers = cascade.answer(songs)
+    answers = cascade.answer(Songs.of(songs))
     hard = [song for song, certainty in zip(songs, certainties, strict=True) if certainty > threshold]
     np.testing.assert_array_equal(np.concatenate(teacher.shown), np.stack(hard))
     assert answers.fell_back.sum() == len(hard) == 20
-    assert cascade.answer(songs, threshold_nats=LOG_K + 1).fell_back.sum() == 0
+    assert cascade.answer(Songs.of(songs), threshold_nats=LOG_K + 1).fell_back.sum() == 0
     assert len(teacher.shown) == 1
 
 
@@ -161,7 +161,7 @@ def cascade_of(student: FirstSegment, teacher: FirstSegment, threshold_nats: flo
 def test_several_windows_speak_by_their_mean_log_probability() -> None:
     songs = [random_segments(n, seed=n) for n in (119, 120, 121, 500, 3)]
     starts = [[0], [0], [0, 1], [0, 190, 380], [0]]
-    predictions = CalibratedModel(FirstSegment(), windows=3, temperature=1.7).predict(songs)
+    predictions = CalibratedModel(FirstSegment(), windows=3, temperature=1.7).predict(Songs.of(songs))
     assert predictions.windows.tolist() == [len(one) for one in starts]
     for row, (song, at) in enumerate(zip(songs, starts, strict=True)):
         logits = song[at, :K].astype(np.float64) * 0.05
@@ -177,7 +177,7 @@ def test_several_windows_speak_by_their_mean_log_probability() -> None:
 def test_short_songs_are_repeated_and_long_songs_seen_in_the_middle() -> None:
     model = FirstSegment()
     short, long = random_segments(50), random_segments(301)
-    predictions = CalibratedModel(model, windows=1, temperature=1.0).predict([short, long])
+    predictions = CalibratedModel(model, windows=1, temperature=1.0).predict(Songs.of([short, long]))
     assert predictions.windows.tolist() == [1, 1]
     np.testing.assert_array_equal(model.shown[0][0], np.vstack([short, short, short])[:120])
     np.testing.assert_array_equal(model.shown[0][1], long[90:210])
@@ -186,13 +186,13 @@ def test_short_songs_are_repeated_and_long_songs_seen_in_the_middle() -> None:
 def test_many_windows_go_to_the_model_in_batches() -> None:
     model = FirstSegment()
     songs = [random_segments(240, seed) for seed in range(400)]
-    predictions = CalibratedModel(model, windows=3, temperature=1.0).predict(songs)
+    predictions = CalibratedModel(model, windows=3, temperature=1.0).predict(Songs.of(songs))
     assert [len(windows) for windows in model.shown] == [1024, 176]
-    alone = CalibratedModel(model, windows=3, temperature=1.0).predict(songs[399:])
+    alone = CalibratedModel(model, windows=3, temperature=1.0).predict(Songs.of(songs[399:]))
     np.testing.assert_allclose(predictions.probs[399], alone.probs[0], atol=1e-7)
 
 
 def test_the_teachers_answer_counts_its_windows() -> None:
     songs = [random_segments(400)]
-    answers: Answers = cascade_of(FirstSegment(0.001), FirstSegment(1.0), 0.0, looks=5).answer(songs)
+    answers: Answers = cascade_of(FirstSegment(0.001), FirstSegment(1.0), 0.0, looks=5).answer(Songs.of(songs))
     assert (answers.answered_by(0), answers.windows.tolist(), len(answers)) == ("teacher", [5], 1)

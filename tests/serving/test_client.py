@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segue.data.song import N_FEATURES, WINDOW
+from segue.data.song import N_FEATURES, WINDOW, Songs
 from segue.data.table import SongTable
 from segue.errors import ServiceError, SongError
 from segue.serving.bundle.bundle import load_bundle
@@ -97,7 +97,9 @@ def test_songs_of_every_kind_get_the_cascades_answers(
 ) -> None:
     found = client.classify(songs, BOTH_ANSWER_NATS)
     singly = [songs] if isinstance(songs, np.ndarray) and songs.ndim == 2 else list(songs)
-    expected = open_cascade(load_bundle(bundle)).answer([song.astype(np.float32) for song in singly], BOTH_ANSWER_NATS)
+    expected = open_cascade(load_bundle(bundle)).answer(
+        Songs.of([song.astype(np.float32) for song in singly]), BOTH_ANSWER_NATS
+    )
     check(found, expected, [str(row) for row in range(len(singly))])
     assert (found.bundle, found.mode) == (load_bundle(bundle).manifest.version, "threshold")
     assert found.threshold_nats == BOTH_ANSWER_NATS
@@ -270,7 +272,7 @@ def test_a_real_server_answers(bundle: Path, tmp_path: Path) -> None:
             client.classify(WINDOWS)
     cascade = open_cascade(load_bundle(bundle))
     for some, songs in zip(found, (list(WINDOWS), SONGS), strict=True):
-        check(some, cascade.answer(songs, -1.0), [str(row) for row in range(len(songs))])
+        check(some, cascade.answer(Songs.of(songs), -1.0), [str(row) for row in range(len(songs))])
     with SegueClient(server.url, retries=0) as client, pytest.raises(ServiceError) as error:
         client.classify(WINDOWS)
     assert error.value.status is None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segue.data.song import Songs
 from segue.data.table import SongTable
 from segue.errors import ConfigError, LabelError, SegueError, SongError
 from segue.serving.bundle.bundle import load_bundle
@@ -20,7 +21,7 @@ def test_accuracy_and_fallback_rate_are_those_of_the_cascade_song_by_song(bundle
     table, cascade = SongTable(mixed_songs), open_cascade(load_bundle(bundle))
     right, fell_back = 0, 0
     for row in range(len(table)):
-        answers = cascade.answer([table.segments(row)], BOTH_ANSWER_NATS)
+        answers = cascade.answer(Songs.of([table.segments(row)]), BOTH_ANSWER_NATS)
         right += CLASSES[answers.choice[0]] == table.classes[table.labels[row]]
         fell_back += bool(answers.fell_back[0])
     found = evaluate(bundle, mixed_songs, threshold=BOTH_ANSWER_NATS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segue.data.song import Floats
+from segue.data.song import Floats, Songs
 from segue.serving.timing import songs_per_s_in_turn, us_per_window
 
 
@@ -45,5 +45,7 @@ def test_models_take_turns_and_the_first_call_does_not_count(monkeypatch: pytest
 def test_a_window_costs_its_share_of_a_serving_batch_of_songs(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, calls = Clock(), list[str]()
     monkeypatch.setattr("segue.serving.timing.time", clock)
-    songs = [np.zeros((length, 25), dtype=np.float32) for length in (120, 500)]  # 128 of each: of one window, and of 3.
+    songs = Songs.of(
+        [np.zeros((length, 25), dtype=np.float32) for length in (120, 500)]
+    )  # 128 of each: of one window, and of 3.
     assert us_per_window(Works(clock, calls, "a", 0.1, 0.001), songs, 3) == pytest.approx(1e6 * (0.1 / 512 + 0.001))

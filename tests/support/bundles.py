@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from segue.data.song import Songs
 from segue.data.splits import Shares
 from segue.data.synth import Difficulty, draw_genres, draw_songs, genre_name, synth
 from segue.data.table import SongBatch, SongTable
@@ -52,8 +53,7 @@ def songs_of_all_lengths(path: Path, n_songs: int) -> SongTable:
     lengths = rng.integers(1, LONGEST + 1, n_songs)
     batch = SongBatch(
         song_ids=[f"song-{row}" for row in range(n_songs)],
-        segments=np.concatenate([song[:length] for song, length in zip(values, lengths, strict=True)]),
-        lengths=lengths,
+        songs=Songs.of([song[:length] for song, length in zip(values, lengths, strict=True)]),
         labels=[CLASSES[label] for label in labels],
         groups=[None] * n_songs,
     )

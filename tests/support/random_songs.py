@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segue.data.song import Floats, Units
+from segue.data.song import Floats, Songs, Units
 from segue.data.table import SongBatch, SongTable, write_table
 
 
@@ -27,8 +27,7 @@ def random_batch(
     nothing: list[str | None] = [None] * len(lengths)
     return SongBatch(
         song_ids=[f"song-{seed}-{row}" for row in range(len(lengths))],
-        segments=random_segments(sum(lengths), seed),
-        lengths=np.array(lengths, dtype=np.int64),
+        songs=Songs(random_segments(sum(lengths), seed), np.array(lengths, dtype=np.int64)),
         labels=[*labels] or nothing,
         groups=[*groups] or nothing,
     )

@@ -65,7 +65,7 @@ def test_a_broken_song_of_any_part_is_named_before_anything_is_trained(
     batch, shares = songs_of(["Jazz", "Folk"] * 40), Shares(0.1, 0.2, 0.1)
     table = save(tmp_path / "songs.arrow", batch)
     row = int(vars(split(table, shares, 0))[part][0])
-    batch.segments[row * 120 + 5, 2] = np.nan
+    batch.songs.segments[row * 120 + 5, 2] = np.nan
     save(tmp_path / "songs.arrow", batch)
     monkeypatch.setattr(train_teacher, "fit_to_labels", None)
     with pytest.raises(SongError, match=rf"songs\.arrow, song 'song-0-{row}', segment 5: .*nan"):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segue.data.song import N_FEATURES, WINDOW, Ints, windows
+from segue.data.song import N_FEATURES, WINDOW, Ints, Songs
 from segue.data.table import SongTable
 
 SONGS_AT_A_TIME = 1024
@@ -34,11 +34,12 @@ class TableFeed:
 
     def windows(self, rows: Ints, starts: Ints) -> Tensor:
         """Return one raw window of each song; see `Feed`."""
-        found = [
-            windows(self._songs.segments(row)[start : start + WINDOW])[0]
+        cut = [
+            self._songs.segments(row)[start : start + WINDOW]
             for row, start in zip(rows.tolist(), starts.tolist(), strict=True)
         ]
-        return torch.from_numpy(np.stack(found)).to(self._device)
+        windows, _ = Songs.of(cut).windows()
+        return torch.tensor(windows, device=self._device)
 
 
 class ResidentFeed:

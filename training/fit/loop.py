@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from segue.data.metrics import accuracy, mean_over_windows, nll, softmax
-from segue.data.song import Floats, Ints, stack_windows
+from segue.data.song import Floats, Ints
 from segue.data.table import NO_LABEL, SongTable
 from segue.errors import ConfigError, RunError
 from segue.training.fit.augmentation import AugmentationConfig, augment
@@ -254,8 +254,8 @@ def predict(network: Network, songs: SongTable, rows: Ints, windows: int) -> Flo
     parts = []
     with torch.inference_mode():
         for start in range(0, len(rows), SONGS_AT_A_TIME):
-            segments, counts = stack_windows(songs.songs(rows[start : start + SONGS_AT_A_TIME]), windows)
-            logits = network(torch.from_numpy(segments).to(device)).cpu().numpy()
+            segments, counts = songs.songs(rows[start : start + SONGS_AT_A_TIME]).windows(windows)
+            logits = network(torch.tensor(segments, device=device)).cpu().numpy()
             parts.append(mean_over_windows(logits, counts))
     return np.concatenate(parts)
 

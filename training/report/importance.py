@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from segue.data.describe.description import BLOCKS
 from segue.data.metrics import mean_over_windows
-from segue.data.song import Floats, Ints, windows
+from segue.data.song import Floats, Ints, Songs
 from segue.data.table import SongTable
 from segue.training.fit.loop import SONGS_AT_A_TIME
 from segue.training.networks.network import Network
@@ -93,6 +93,7 @@ def _swapped(network: Network, songs: SongTable, rows: Ints, others: Ints, block
 def _mixed(songs: SongTable, rows: Ints, others: Ints, block: slice, n_windows: int) -> Iterator[Floats]:
     """Yield the windows of each song, each with a block of the features of a window of another song."""
     for song, other in zip(songs.songs(rows), songs.songs(others), strict=True):
-        own, foreign = windows(song, n_windows), windows(other, n_windows)
+        (own, _), (foreign, _) = (Songs.of([one]).windows(n_windows) for one in (song, other))
+        own = own.copy()
         own[:, :, block] = foreign[np.arange(len(own)) % len(foreign)][:, :, block]
         yield own

@@ -34,8 +34,8 @@ def known_batch(n_songs: int, seed: int = 0) -> SongBatch:
     """Return songs of one window with the means and spreads of the Million Song Dataset."""
     batch = random_batch([120] * n_songs, ["Jazz"] * n_songs, seed=seed)
     rng = np.random.default_rng(seed)
-    batch.segments[:, :12] = rng.normal(TIMBRE_MEAN, TIMBRE_SD, (120 * n_songs, 12))
-    batch.segments[:, 24] = rng.normal(LOUDNESS_MEAN_DB, LOUDNESS_SD_DB, 120 * n_songs).clip(-60, 0)
+    batch.songs.segments[:, :12] = rng.normal(TIMBRE_MEAN, TIMBRE_SD, (120 * n_songs, 12))
+    batch.songs.segments[:, 24] = rng.normal(LOUDNESS_MEAN_DB, LOUDNESS_SD_DB, 120 * n_songs).clip(-60, 0)
     return batch
 
 
@@ -99,8 +99,8 @@ def test_only_the_first_duplicates_are_listed_but_all_are_counted(tmp_path: Path
 
 def test_broken_songs_are_counted_and_only_their_finite_segments_measured(tmp_path: Path) -> None:
     batch = random_batch([4, 5, 0, 6, 7])
-    batch.segments[4 + 1, 12] = 1.5
-    batch.segments[9, 3] = np.nan
+    batch.songs.segments[4 + 1, 12] = 1.5
+    batch.songs.segments[9, 3] = np.nan
     batch.song_ids[4] = batch.song_ids[0]
     found = describe(save(tmp_path / "songs.arrow", batch).path)
     assert found.faults.count == 4
@@ -110,15 +110,15 @@ def test_broken_songs_are_counted_and_only_their_finite_segments_measured(tmp_pa
         ("song-0-3", "segment 0: expected finite numbers, found nan in timbre_4"),
         ("song-0-0", "another song has the same id"),
     ]
-    finite = np.delete(batch.segments, 9, axis=0).astype(np.float64)
+    finite = np.delete(batch.songs.segments, 9, axis=0).astype(np.float64)
     np.testing.assert_allclose([one.mean for one in found.features], finite.mean(axis=0))
     assert (found.songs, found.features[12].max) == (5, 1.5)
 
 
 def test_features_off_the_known_ranges_are_named(tmp_path: Path) -> None:
     batch = known_batch(30)
-    batch.segments[:, 3] += 1.2 * TIMBRE_SD[3]
-    batch.segments[:, 24] = batch.segments[:, 24] / 3 - 10
+    batch.songs.segments[:, 3] += 1.2 * TIMBRE_SD[3]
+    batch.songs.segments[:, 24] = batch.songs.segments[:, 24] / 3 - 10
     found = describe(save(tmp_path / "songs.arrow", batch).path)
     assert [one.name for one in found.features if one.off] == ["timbre_4", "loudness_start_db"]
     assert "2 features off the ranges known from the Million Song Dataset" in remarks(found)
@@ -144,7 +144,7 @@ def test_sound_songs_are_nothing_to_worry_about(tmp_path: Path) -> None:
 
 def test_standardised_songs_without_labels_have_no_known_ranges(tmp_path: Path) -> None:
     batch = random_batch([120, 120])
-    batch.segments[:] = np.random.default_rng(0).standard_normal(batch.segments.shape)
+    batch.songs.segments[:] = np.random.default_rng(0).standard_normal(batch.songs.segments.shape)
     found = describe(save(tmp_path / "songs.parquet", batch, units="standardised").path)
     assert (found.units, {one.known for one in found.features}) == ("standardised", {None})
     assert remarks(found) == ["2 songs without a label (100%)"]

@@ -57,10 +57,10 @@ def test_one_analysis_comes_through_value_by_value(tmp_path: Path, indent: int |
     source = AnalysisFiles(path)
     assert (skipped, len(source), source.units, source.classes) == ([], 1, "raw", ())
     assert (batch.song_ids, batch.labels, batch.groups) == (["TR1"], ["Jazz"], ["AR1"])
-    assert batch.lengths.tolist() == [150]
-    assert batch.segments.dtype == np.float32
-    np.testing.assert_array_equal(batch.segments, np.array(reread(path), dtype=np.float32))
-    np.testing.assert_array_equal(batch.segments, random_segments(150))
+    assert batch.songs.lengths.tolist() == [150]
+    assert batch.songs.segments.dtype == np.float32
+    np.testing.assert_array_equal(batch.songs.segments, np.array(reread(path), dtype=np.float32))
+    np.testing.assert_array_equal(batch.songs.segments, random_segments(150))
 
 
 def test_a_folder_tree_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_a_folder_tree_is_read_in_the_order_of_its_names(tmp_path: Path) -> None
     (batch,), skipped = read(tmp_path / "songs")
     assert (skipped, len(AnalysisFiles(tmp_path / "songs"))) == ([], 4)
     assert batch.song_ids == ["1", "2", "c-000001", "last"]
-    assert batch.lengths.tolist() == [4, 3, 5, 6]
+    assert batch.songs.lengths.tolist() == [4, 3, 5, 6]
     expected = [random_segments(4, 1), random_segments(3, 2), random_segments(5, 3), random_segments(6, 4)]
-    np.testing.assert_array_equal(batch.segments, np.concatenate(expected))
+    np.testing.assert_array_equal(batch.songs.segments, np.concatenate(expected))
 
 
 @pytest.mark.parametrize("name", ["songs.jsonl", "songs.ndjson", "songs.json", "songs"])
@@ -83,7 +83,7 @@ def test_one_analysis_on_a_line_is_recognised(tmp_path: Path, name: str) -> None
     (batch,), skipped = read(path)
     assert (skipped, len(AnalysisFiles(path))) == ([], 2)
     assert batch.song_ids == ["songs-000003", "songs-000004"]
-    assert batch.lengths.tolist() == [3, 2]
+    assert batch.songs.lengths.tolist() == [3, 2]
 
 
 @settings(max_examples=25, deadline=None)
@@ -102,8 +102,8 @@ def test_batches_cover_all_songs_in_order(
         batches, skipped = read(path)
     assert not skipped
     assert [len(batch) for batch in batches[:-1]] == [n_batch] * (len(batches) - 1)
-    assert [length for batch in batches for length in batch.lengths] == lengths
-    np.testing.assert_array_equal(np.concatenate([batch.segments for batch in batches]), np.concatenate(songs))
+    assert [length for batch in batches for length in batch.songs.lengths] == lengths
+    np.testing.assert_array_equal(np.concatenate([batch.songs.segments for batch in batches]), np.concatenate(songs))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ BAD_ANALYSES: dict[str, tuple[Any, str]] = {
 def test_a_bad_analysis_is_named_and_the_rest_converts(tmp_path: Path, bad: Any, complaint: str) -> None:
     lines = write(tmp_path / "lines.jsonl", analysis(random_segments(2)), bad, analysis(random_segments(3)))
     (batch,), (skipped,) = read(lines)
-    assert (batch.song_ids, batch.lengths.tolist()) == (["lines-000001", "lines-000003"], [2, 3])
+    assert (batch.song_ids, batch.songs.lengths.tolist()) == (["lines-000001", "lines-000003"], [2, 3])
     assert skipped.name == "lines.jsonl, line 2"
     assert complaint in skipped.reason
 
@@ -287,4 +287,4 @@ def test_real_tracks_as_analyses_are_the_tracks_themselves(real_songs: Path, tmp
             segments = np.column_stack([timbre, pitches, file["analysis/segments_loudness_start"][:]])
         (batch,), _ = read(write(tmp_path / f"{track.stem}.json", analysis(segments)))
         assert batch.song_ids == [track.stem]
-        np.testing.assert_array_equal(batch.segments, segments.astype(np.float32))
+        np.testing.assert_array_equal(batch.songs.segments, segments.astype(np.float32))

@@ -39,9 +39,9 @@ def read(path: Path, units: Units | None = None, where: Mapping[str, Sequence[st
 def test_songs_come_through_value_by_value(tmp_path: Path, shape: tuple[int, ...], dtype: Any) -> None:
     inputs = INPUTS.reshape(shape).astype(dtype)
     (batch,) = read(save(tmp_path / "course.npz", inputs=inputs))
-    assert batch.segments.dtype == np.float32
-    np.testing.assert_array_equal(batch.segments, inputs.astype(np.float32).reshape(600, 25))
-    assert batch.lengths.tolist() == [120] * 5
+    assert batch.songs.segments.dtype == np.float32
+    np.testing.assert_array_equal(batch.songs.segments, inputs.astype(np.float32).reshape(600, 25))
+    assert batch.songs.lengths.tolist() == [120] * 5
     assert batch.labels == ["Folk", None, "Jazz", "Folk", "Jazz"]
     assert batch.groups == [None] * 5
     assert batch.song_ids == [f"course-00000{row}" for row in range(5)]
@@ -51,7 +51,7 @@ def test_batches_cover_the_file_in_order(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("segue.data.sources.course.BATCH_SONGS", 2)
     batches = read(save(tmp_path / "course.npz"))
     assert [len(batch) for batch in batches] == [2, 2, 1]
-    np.testing.assert_array_equal(np.concatenate([batch.segments for batch in batches]), INPUTS.reshape(600, 25))
+    np.testing.assert_array_equal(np.concatenate([batch.songs.segments for batch in batches]), INPUTS.reshape(600, 25))
     assert [label for batch in batches for label in batch.labels] == ["Folk", None, "Jazz", "Folk", "Jazz"]
 
 
@@ -86,7 +86,7 @@ def test_units_that_are_given_are_believed(tmp_path: Path) -> None:
 def test_where_keeps_the_songs_whose_fields_have_one_of_the_values(tmp_path: Path) -> None:
     path = save(tmp_path / "course.npz", fold=np.array([0, 1, 2, 0, 1]), balanced=np.array([1, 1, 1, 0, 0], bool))
     (by_fold,) = read(path, where={"fold": ["0", "2"]})
-    np.testing.assert_array_equal(by_fold.segments, INPUTS[[0, 2, 3]].reshape(-1, 25))
+    np.testing.assert_array_equal(by_fold.songs.segments, INPUTS[[0, 2, 3]].reshape(-1, 25))
     assert by_fold.labels == ["Folk", "Jazz", "Folk"]
     (by_both,) = read(path, where={"fold": ["0", "2"], "balanced": ["true"]})
     assert by_both.song_ids == ["course-000000", "course-000002"]

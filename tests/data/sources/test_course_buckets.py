@@ -62,7 +62,7 @@ def read(path: Path, units: Units | None = None) -> tuple[list[SongBatch], list[
 def songs_of(batches: list[SongBatch]) -> dict[str, Floats]:
     parts: dict[str, Floats] = {}
     for batch in batches:
-        parts |= zip(batch.song_ids, np.split(batch.segments, np.cumsum(batch.lengths)[:-1]), strict=True)
+        parts |= zip(batch.song_ids, np.split(batch.songs.segments, np.cumsum(batch.songs.lengths)[:-1]), strict=True)
     return parts
 
 
@@ -80,8 +80,8 @@ def test_songs_come_through_value_by_value(tmp_path: Path, dtype: Any, compresse
     assert [name for batch in batches for name in batch.song_ids] == [f"course-{row:06d}" for row in range(11)]
     assert [label for batch in batches for label in batch.labels] == ["Jazz", "Folk", "Rock"] * 3 + ["Jazz", "Folk"]
     assert {group for batch in batches for group in batch.groups} == {None}
-    assert [length for batch in batches for length in batch.lengths] == LENGTHS
-    segments = np.concatenate([batch.segments for batch in batches])
+    assert [length for batch in batches for length in batch.songs.lengths] == LENGTHS
+    segments = np.concatenate([batch.songs.segments for batch in batches])
     assert segments.dtype == np.float32
     np.testing.assert_array_equal(segments, np.concatenate(SONGS).astype(dtype).astype(np.float32))
 
@@ -115,7 +115,7 @@ def test_songs_are_merged_in_order_whatever_is_read_at_once(
     assert not skipped
     assert [len(batch) for batch in batches[:-1]] == [n_batch] * (len(batches) - 1)
     assert [name for batch in batches for name in batch.song_ids] == [f"c-{row:06d}" for row in range(len(lengths))]
-    np.testing.assert_array_equal(np.concatenate([batch.segments for batch in batches]), np.concatenate(songs))
+    np.testing.assert_array_equal(np.concatenate([batch.songs.segments for batch in batches]), np.concatenate(songs))
 
 
 def test_a_bucket_out_of_order_is_read_bucket_by_bucket(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_bucket_out_of_order_is_read_bucket_by_bucket(tmp_path: Path) -> None:
     arrays |= {name: arrays[name][::-1].copy() for name in ("inputs_4", "indices_4", "targets_4")}
     (batch,), _ = read(save(tmp_path / "c.npz", arrays))
     assert batch.song_ids == [f"c-00000{row}" for row in (3, 2, 0, 1, 4, 5)]
-    assert batch.lengths.tolist() == [1, 4, 3, 8, 5, 6]
+    assert batch.songs.lengths.tolist() == [1, 4, 3, 8, 5, 6]
     assert batch.labels == [LABEL_MAP[row % 3] for row in (3, 2, 0, 1, 4, 5)]
 
 
@@ -407,7 +407,7 @@ def test_either_half_opens_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [name for batch in batches for name in batch.song_ids] == [
         f"msd-10-genre-test-inputs-00000{n}" for n in range(5)
     ]
-    np.testing.assert_array_equal(np.concatenate([batch.segments for batch in batches]), FIXED.reshape(-1, 25))
+    np.testing.assert_array_equal(np.concatenate([batch.songs.segments for batch in batches]), FIXED.reshape(-1, 25))
 
 
 @pytest.mark.parametrize("start", [0, 1, 4, 5])

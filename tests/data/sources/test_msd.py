@@ -49,9 +49,9 @@ def test_tracks_of_a_folder_tree_come_through_value_by_value(tmp_path: Path) -> 
     assert batch.song_ids == list(tracks)
     assert batch.groups == ["AR-TR300", "AR-TR120", "AR-TR7"]
     assert batch.labels == [None, None, None]
-    assert batch.lengths.tolist() == [300, 120, 7]
-    assert batch.segments.dtype == np.float32
-    np.testing.assert_array_equal(batch.segments, np.concatenate(list(tracks.values())))
+    assert batch.songs.lengths.tolist() == [300, 120, 7]
+    assert batch.songs.segments.dtype == np.float32
+    np.testing.assert_array_equal(batch.songs.segments, np.concatenate(list(tracks.values())))
 
 
 def test_one_file_is_one_track_and_no_artist_is_no_group(tmp_path: Path) -> None:
@@ -148,8 +148,9 @@ def test_real_tracks_come_through_value_by_value(real_songs: Path, track_id: str
     (batch,), _ = read(real_songs / f"h5/{track_id}.h5")
     with h5py.File(real_songs / f"h5/{track_id}.h5") as file:
         analysis = file["analysis"]
-        np.testing.assert_array_equal(batch.segments[:, :12], analysis["segments_timbre"][:].astype(np.float32))
-        np.testing.assert_array_equal(batch.segments[:, 12:24], analysis["segments_pitches"][:].astype(np.float32))
-        np.testing.assert_array_equal(batch.segments[:, 24], analysis["segments_loudness_start"][:].astype(np.float32))
+        found = batch.songs.segments
+        np.testing.assert_array_equal(found[:, :12], analysis["segments_timbre"][:].astype(np.float32))
+        np.testing.assert_array_equal(found[:, 12:24], analysis["segments_pitches"][:].astype(np.float32))
+        np.testing.assert_array_equal(found[:, 24], analysis["segments_loudness_start"][:].astype(np.float32))
         assert batch.groups == [file["metadata/songs"][0]["artist_id"].decode()]
     assert batch.song_ids == [track_id]

@@ -66,9 +66,9 @@ def test_songs_come_through_value_by_value(tmp_path: Path) -> None:
     assert batch.song_ids == ["TR300", "TR120", "TR7"]
     assert batch.groups == ["AR-TR300", "AR-TR120", "AR-TR7"]
     assert batch.labels == [None] * 3
-    assert batch.lengths.tolist() == [300, 120, 7]
-    assert batch.segments.dtype == np.float32
-    np.testing.assert_array_equal(batch.segments, np.concatenate(list(songs.values())))
+    assert batch.songs.lengths.tolist() == [300, 120, 7]
+    assert batch.songs.segments.dtype == np.float32
+    np.testing.assert_array_equal(batch.songs.segments, np.concatenate(list(songs.values())))
 
 
 @settings(max_examples=25, deadline=None)
@@ -85,9 +85,9 @@ def test_songs_of_all_lengths_come_through_however_they_are_sliced(
     assert not skipped
     assert max(map(len, batches)) <= 3
     assert [song_id for batch in batches for song_id in batch.song_ids] == list(songs)
-    assert [length for batch in batches for length in batch.lengths] == lengths
+    assert [length for batch in batches for length in batch.songs.lengths] == lengths
     np.testing.assert_array_equal(
-        np.concatenate([batch.segments for batch in batches]), np.concatenate([*songs.values()])
+        np.concatenate([batch.songs.segments for batch in batches]), np.concatenate([*songs.values()])
     )
 
 
@@ -97,7 +97,7 @@ def test_an_earlier_runs_songs_are_passed_over(tmp_path: Path, start: int) -> No
     batches = [item for item in summary.batches(start) if isinstance(item, SongBatch)]
     rest = list(three_songs().values())[start:]
     np.testing.assert_array_equal(
-        np.concatenate([np.zeros((0, 25)), *(batch.segments for batch in batches)]),
+        np.concatenate([np.zeros((0, 25)), *(batch.songs.segments for batch in batches)]),
         np.concatenate([np.zeros((0, 25)), *rest]),
     )
 
@@ -269,7 +269,7 @@ def test_a_summary_is_recognised_by_its_rows(tmp_path: Path) -> None:
 
 def test_real_tracks_in_one_file_are_the_tracks_themselves(real_songs: Path, tmp_path: Path) -> None:
     (tracks,) = [item for item in MsdTracks(real_songs / "h5").batches() if isinstance(item, SongBatch)]
-    parts = np.split(tracks.segments, np.cumsum(tracks.lengths)[:-1])
+    parts = np.split(tracks.songs.segments, np.cumsum(tracks.songs.lengths)[:-1])
     (batch,), skipped = read(write_summary(tmp_path / "all.h5", dict(zip(tracks.song_ids, parts, strict=True))))
     assert (skipped, batch.song_ids) == ([], tracks.song_ids)
-    np.testing.assert_array_equal(batch.segments, tracks.segments)
+    np.testing.assert_array_equal(batch.songs.segments, tracks.songs.segments)

@@ -94,7 +94,7 @@ def test_what_was_noted_is_there_again_and_the_rest_is_not(tmp_path: Path, monke
     with resumable_table(out, "raw", (), "key") as table:
         assert (table.state, table.song_ids) == ({"done": 2}, set(noted.song_ids))
     found = SongTable(out)
-    np.testing.assert_array_equal(np.concatenate(found.songs([0, 1])), noted.segments)
+    np.testing.assert_array_equal(np.concatenate(found.songs([0, 1])), noted.songs.segments)
     assert len(found) == 2
 
 

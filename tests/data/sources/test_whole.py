@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segue.data.song import windows
+from segue.data.song import Songs
 from segue.data.songs import songs
 from segue.data.sources.registry import recognise
 from segue.data.sources.whole import WholeSongs
@@ -55,7 +55,7 @@ def test_the_course_file_beside_it_says_what_the_songs_are(tmp_path: Path) -> No
     source = WholeSongs(save(tmp_path / "songs_full_length.npz"), where={"fold": ["0"]})
     assert (len(source), source.classes) == (2, ("Jazz", "Folk"))
     batch = read(source)
-    np.testing.assert_array_equal(batch.segments, SEGMENTS[[0, 1, 2, 203]])
+    np.testing.assert_array_equal(batch.songs.segments, SEGMENTS[[0, 1, 2, 203]])
     assert (batch.song_ids, batch.labels, batch.groups) == (["TR1", "TR3"], ["Folk", "Jazz"], ["7", "8"])
     assert read(source, start=1).song_ids == ["TR3"]
 
@@ -104,4 +104,6 @@ def test_the_real_songs_are_those_of_the_course_file(real_songs: Path, tmp_path:
     assert (found.song_ids, found.groups) == (expected.song_ids, expected.groups)
     np.testing.assert_array_equal(found.labels, expected.labels)
     for row in range(len(found)):
-        np.testing.assert_allclose(windows(found.segments(row))[0], expected.segments(row), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(
+            Songs.of([found.segments(row)]).windows()[0][0], expected.segments(row), rtol=1e-3, atol=1e-3
+        )

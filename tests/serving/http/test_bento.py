@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from segue.data.song import Songs
 from segue.serving.bundle.bundle import load_bundle
 from segue.serving.cascade import open_cascade
 from tests.support.bundles import CLASSES
@@ -42,7 +43,7 @@ def test_a_built_bento_answers_like_its_cascade_from_any_folder(bundle: Path, tm
     with serving(words, port, elsewhere, env) as server:
         body = server.classify([{"id": str(row), "segments": song.tolist()} for row, song in enumerate(songs)])
     loaded = load_bundle(bundle)
-    expected = open_cascade(loaded).answer(songs)
+    expected = open_cascade(loaded).answer(Songs.of(songs))
     assert (body["bundle"], body["threshold"]) == (loaded.manifest.version, loaded.manifest.threshold_nats)
     assert [one["genre"] for one in body["songs"]] == [CLASSES[choice] for choice in expected.choice]
     for one, cross_entropy in zip(body["songs"], expected.cross_entropy_nats, strict=True):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from segue.data.song import Floats, Songs
+from segue.data.song import Songs
 from segue.errors import BundleError
 from segue.serving.bundle.bundle import Bundle, load_bundle
 from segue.serving.cascade import CalibratedModel, Cascade, Predictions, open_calibrated_model, open_cascade
@@ -24,8 +24,8 @@ from tests.serving.conftest import OwnService
 from tests.support.random_songs import random_segments
 
 CURSED = np.float32(13.0)  # The first timbre of a segment that a model fails on.
-SONGS = [random_segments(n, seed=n) for n in (90, 120, 400, 130, 7)]
-WINDOWS: Floats = np.stack([random_segments(120, seed=n) for n in range(6)])
+SONGS = Songs.of([random_segments(n, seed=n) for n in (90, 120, 400, 130, 7)])
+WINDOWS = Songs.of(np.stack([random_segments(120, seed=n) for n in range(6)]))
 
 
 class Troubled:
@@ -77,11 +77,11 @@ def fail_on_cursed(songs: Songs) -> None:
         raise RuntimeError("cursed")
 
 
-def cursed(place: int) -> Floats:
+def cursed(place: int) -> Songs:
     """Return windows one of which a model fails on."""
-    windows = WINDOWS.copy()
+    windows = WINDOWS.windows()[0].copy()
     windows[place, 60, 0] = CURSED
-    return windows
+    return Songs.of(windows)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def hang() -> Iterator[Callable[[Songs], None]]:
 def test_the_answers_are_the_cascades(house: Callable[..., House], songs: Songs, threshold: float) -> None:
     at = house()
     found = asyncio.run(at.engine.answer(songs, threshold))
-    expected = at.cascade.answer(list(songs), threshold)
+    expected = at.cascade.answer(songs, threshold)
     np.testing.assert_allclose(found.answers.probs, expected.probs, atol=1e-6)
     np.testing.assert_array_equal(found.answers.by_teacher, expected.by_teacher)
     np.testing.assert_array_equal(found.answers.fell_back, expected.fell_back)
@@ -148,7 +148,7 @@ def test_a_teacher_in_trouble_leaves_the_students_answer_or_a_503(
         assert refusal.value.reason == ("teacher full" if trouble == "full" else "teacher failed")
     else:
         found = asyncio.run(ask())
-        expected = at.cascade.answer(list(WINDOWS[:2]), np.inf)
+        expected = at.cascade.answer(WINDOWS[:2], np.inf)
         np.testing.assert_allclose(found.answers.probs, expected.probs, atol=1e-6)
         assert found.degraded.all()
         assert found.answers.fell_back.all()
@@ -183,9 +183,9 @@ def test_a_song_that_the_teacher_fails_on_does_not_fail_its_neighbours(house: Ca
     mine, theirs = asyncio.run(ask())
     assert mine.degraded.tolist() == [False, False, False, False, True, False]
     assert not theirs.degraded.any()
-    np.testing.assert_allclose(theirs.answers.probs, at.cascade.answer(list(WINDOWS), -1.0).probs, atol=1e-6)
-    expected = at.cascade.answer(list(windows), -1.0).probs
-    expected[4] = at.cascade.answer([windows[4]], np.inf).probs[0]
+    np.testing.assert_allclose(theirs.answers.probs, at.cascade.answer(WINDOWS, -1.0).probs, atol=1e-6)
+    expected = at.cascade.answer(windows, -1.0).probs
+    expected[4] = at.cascade.answer(windows[4:5], np.inf).probs[0]
     np.testing.assert_allclose(mine.answers.probs, expected, atol=1e-6)
 
 
@@ -207,7 +207,7 @@ def test_a_student_that_fails_is_a_503_and_no_other_request_of_its_batch_suffers
 
     mine, theirs = asyncio.run(ask())
     assert (mine.status, mine.reason) == (503, "student failed")
-    np.testing.assert_allclose(theirs.answers.probs, at.cascade.answer(list(WINDOWS), np.inf).probs, atol=1e-6)
+    np.testing.assert_allclose(theirs.answers.probs, at.cascade.answer(WINDOWS, np.inf).probs, atol=1e-6)
 
 
 def test_a_broken_model_is_asked_once_a_batch_and_may_recover(house: Callable[..., House]) -> None:

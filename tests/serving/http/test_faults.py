@@ -19,7 +19,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from segue.data.song import N_FEATURES, WINDOW, Floats
+from segue.data.song import N_FEATURES, WINDOW, Floats, Songs
 from segue.errors import ServiceError
 from segue.serving.bundle.bundle import load_bundle, write_manifest
 from segue.serving.cascade import open_cascade
@@ -44,7 +44,7 @@ class Callers:
         self.failures: list[str] = []  # Requests without an answer.
         self.wrong: list[str] = []  # Answers that are not what they should be.
         self._url, self._retries = url, retries
-        self._expected = open_cascade(load_bundle(bundle), threads=1).answer(SONGS, -1.0)
+        self._expected = open_cascade(load_bundle(bundle), threads=1).answer(Songs.of(SONGS), -1.0)
         self._end = threading.Event()
         self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(CALLERS)]
 
@@ -258,7 +258,7 @@ def test_a_teacher_that_fails_on_a_song_or_hangs_leaves_the_students_answers(bun
         def degraded(songs: Floats) -> list[bool]:
             """Ask, check every answer against that of the model that had to give it, and return which are degraded."""
             found = client.classify(songs, mode="accurate").answers
-            expected = {flag: cascade.answer(songs, np.inf if flag else -1.0) for flag in (True, False)}
+            expected = {flag: cascade.answer(Songs.of(songs), np.inf if flag else -1.0) for flag in (True, False)}
             for row, one in enumerate(found):
                 assert one.genre == CLASSES[expected[one.degraded].choice[row]]
                 assert one.answered_by == expected[one.degraded].answered_by(row)

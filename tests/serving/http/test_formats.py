@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from segue.data.columns import SEGMENTS
-from segue.data.song import Floats, windows
+from segue.data.song import Floats, Songs
 from segue.data.table import SongTable
 from segue.serving.bundle.bundle import load_bundle
 from segue.serving.cascade import Answers, open_cascade
@@ -61,7 +61,7 @@ class Expected:
     """Songs, and what `segue evaluate` says of them."""
 
     ids: list[str]
-    songs: list[Floats]
+    songs: Songs
     answers: Answers
 
 
@@ -78,7 +78,7 @@ def whole(bundle: Path, mixed_songs: Path) -> Expected:
 @pytest.fixture(scope="module")
 def central(bundle: Path, whole: Expected) -> Expected:
     """Return the central window of each of them, which is all that some bodies can carry."""
-    songs = [windows(song)[0] for song in whole.songs]
+    songs = Songs.of(whole.songs.windows()[0])
     ids = [str(row) for row in range(len(songs))]
     return Expected(ids, songs, open_cascade(load_bundle(bundle)).answer(songs, BOTH_ANSWER_NATS))
 

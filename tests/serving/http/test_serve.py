@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.data.song import Floats
+from segue.data.song import Floats, Songs
 from segue.serving.bundle.bundle import load_bundle, write_manifest
 from segue.serving.cascade import open_cascade
 from segue.serving.http.bodies import RAW
@@ -39,7 +39,7 @@ def test_a_served_bundle_answers_like_its_cascade_and_stops_on_sigterm(bundle: P
         )
         assert server.stop() == 0
         printed = server.log.read_text()
-    expected = open_cascade(load_bundle(bundle), windows=2).answer(SONGS, 0.0)
+    expected = open_cascade(load_bundle(bundle), windows=2).answer(Songs.of(SONGS), 0.0)
     assert [one["genre"] for one in body["songs"]] == [CLASSES[choice] for choice in expected.choice]
     assert [one["answered_by"] for one in body["songs"]] == [expected.answered_by(row) for row in range(3)]
     assert [one["windows"] for one in body["songs"]] == expected.windows.tolist() == [1, 1, 2]

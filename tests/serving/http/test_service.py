@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segue.data.song import Songs
 from segue.data.table import SongTable
 from segue.serving.bundle.bundle import load_bundle
 from segue.serving.cascade import open_cascade
@@ -183,7 +184,7 @@ def test_the_mode_of_a_request_turns_the_dial(service: Client, bundle: Path, mod
     body = service.classify(songs, mode=mode).json()
     cascade = open_cascade(load_bundle(bundle))
     threshold = {"fast": math.inf, "balanced": cascade.threshold_nats, "accurate": -1.0}[mode]
-    expected = cascade.answer(segments, threshold)
+    expected = cascade.answer(Songs.of(segments), threshold)
     assert [one["answered_by"] for one in body["songs"]] == [expected.answered_by(row) for row in range(8)]
     assert (body["mode"], body["threshold"]) == (mode, cascade.threshold_nats if mode == "balanced" else None)
 

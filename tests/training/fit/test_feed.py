@@ -62,7 +62,7 @@ def test_the_central_window_has_as_much_before_it_as_behind_it(some: list[int]) 
 
 
 def broken(batch: SongBatch, place: int) -> SongBatch:
-    batch.segments[place, 3] = np.nan
+    batch.songs.segments[place, 3] = np.nan
     return batch
 
 

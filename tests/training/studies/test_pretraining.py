@@ -21,7 +21,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> SongTable:
     store, rng = random_segments(6), np.random.default_rng(0)
     batch = random_batch([120] * len(ROWS))
     for row in ROWS:
-        batch.segments[120 * row : 120 * (row + 1)] = np.tile(store[rng.permutation(6)[:2]], (60, 1))
+        batch.songs.segments[120 * row : 120 * (row + 1)] = np.tile(store[rng.permutation(6)[:2]], (60, 1))
     return save(tmp_path_factory.mktemp("pretraining") / "songs.arrow", batch, classes=["a", "b"])
 
 
