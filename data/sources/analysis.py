@@ -12,8 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from segue.data.song import Songs, Units, check_segments
 from segue.data.sources.folder import Listing, has_file, list_files, names_of
 from segue.data.sources.source import Kind, Options, Skipped, Source, in_batches, readable
