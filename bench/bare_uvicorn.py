@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from segue.data.song import N_FEATURES, WINDOW, Songs
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import Answers, open_cascade
 from segue.serving.http.engine import Engine
 from segue.serving.http.monitoring import Monitoring

@@ -33,7 +33,7 @@ from segue.data.table import SongTable
 from segue.errors import ConfigError
 from segue.provenance import Provenance, provenance
 from segue.publish import write_block
-from segue.serving.bundle.bundle import Bundle, load_bundle
+from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.evaluate import check_units
 from segue.serving.http.bodies import JSON, RAW

@@ -32,7 +32,7 @@ from segue.errors import ConfigError, RunError
 from segue.machine import usable_cores
 from segue.provenance import Provenance, provenance
 from segue.publish import write_block
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.runtime import OnnxModel, onnxruntime
 from segue.serving.timing import seconds_per_call
@@ -168,7 +168,8 @@ def _speeds(folder: Path, rounds: int) -> tuple[dict[Key, float], float]:
     eager = EagerTeacher(state=RecurrentConfig().state).eval()
     calls: dict[Key, Call] = {}
     for graph, batches in BATCHES.items():
-        model = OnnxModel(folder / f"{graph}.onnx", provider="cpu", arena=graph not in SCANS)
+        file = folder / f"{graph}.onnx"
+        model = OnnxModel(file.read_bytes(), file.name, provider="cpu", arena=graph not in SCANS)
         calls |= {(graph, batch): partial(model.logits, songs[:batch]) for batch in batches}
     plain = onnxruntime().InferenceSession(folder / "teacher-operator.onnx", providers=["CPUExecutionProvider"])
     calls |= {(PLAIN, batch): partial(plain.run, None, {"segments": songs[:batch]}) for batch in (1, 256, 1024)}

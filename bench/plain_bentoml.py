@@ -6,7 +6,7 @@ import bentoml
 import numpy as np
 
 from segue.data.song import Songs
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.http.settings import Settings
 

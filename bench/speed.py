@@ -24,7 +24,7 @@ from segue.data.table import SongTable
 from segue.errors import ConfigError, SongError
 from segue.machine import usable_cores
 from segue.provenance import Provenance, provenance
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import Cascade, open_cascade
 from segue.serving.evaluate import check_units
 from segue.serving.runtime import Provider

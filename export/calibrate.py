@@ -10,7 +10,6 @@ Example:
     segue calibrate artifacts/bundle artifacts/songs.arrow --songs-per-s 10000 --out artifacts/fast
 """
 
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,8 @@ from segue.export.calibration.dial import Dial, check_calibration_songs, set_dia
 from segue.export.calibration.temperature import Temperatures, predict_uncalibrated
 from segue.export.calibration.thresholds import Costs, Goal, UnsupportedError
 from segue.export.card import seal
-from segue.serving.bundle.bundle import MANIFEST, Manifest, ModelEntry, Target, load_bundle
+from segue.serving.bundle.load import load_bundle
+from segue.serving.bundle.manifest import MANIFEST, Manifest, ModelEntry, Target
 from segue.serving.bundle.seen import were_seen
 from segue.serving.cascade import open_model
 from segue.serving.evaluate import labelled
@@ -129,8 +129,8 @@ def calibrate(
         us_per_window(teacher, sample, manifest.teacher.windows),
     )
     with atomic_folder(out or bundle, MANIFEST) as folder:
-        for name in manifest.sha256:
-            shutil.copyfile(bundle / name, folder / name)
+        for name, content in opened.contents.items():
+            (folder / name).write_bytes(content)
         dial = set_dial(*heard, labels, goal, costs, folder, per_class=per_class)
         if goal.target == "within" and not dial.guarantee.kept:
             raise UnsupportedError(f"{out or bundle}: not written. All that can be said is {dial.guarantee}.")

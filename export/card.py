@@ -4,7 +4,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from segue.serving.bundle.bundle import CARD, PICTURE, RELIABILITY, Evaluation, Form, Manifest, write_manifest
+from segue.serving.bundle.manifest import CARD, PICTURE, RELIABILITY, Evaluation, Form, Manifest
+from segue.serving.bundle.write import write_manifest
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:

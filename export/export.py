@@ -32,7 +32,7 @@ from segue.export.calibration.thresholds import CalibrationConfig, Costs, Goal
 from segue.export.card import form_name, how_right, seal
 from segue.export.forms import FormsConfig, Job, Shipped, ship
 from segue.provenance import provenance
-from segue.serving.bundle.bundle import FORMAT_VERSION, MANIFEST, Evaluation, Manifest, ModelEntry
+from segue.serving.bundle.manifest import FORMAT_VERSION, MANIFEST, Evaluation, Manifest, ModelEntry
 from segue.serving.bundle.seen import write_seen
 from segue.serving.cascade import Predictions
 from segue.serving.runtime import Provider

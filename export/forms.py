@@ -23,7 +23,7 @@ from segue.export.graphs.build import can_round, graph_of, lowerings_of
 from segue.export.graphs.int8 import Int8
 from segue.export.parity import ParityError, check_parity
 from segue.export.rounding import compare_rounded, why_not_rounded
-from segue.serving.bundle.bundle import Form, Lowering, Precision
+from segue.serving.bundle.manifest import Form, Lowering, Precision
 from segue.serving.runtime import PROVIDER_NAMES, OnnxModel, Provider
 from segue.serving.timing import songs_per_s_in_turn
 from segue.training.networks.network import Network
@@ -119,7 +119,7 @@ def _exact(job: Job, file: Path, config: FormsConfig, provider: Provider) -> lis
     for lowering in lowerings:
         path = file.with_suffix(f".{lowering}{file.suffix}")
         onnx.save(graph_of(job.network, job.classes, lowering), path)
-        model = OnnxModel(path, provider=provider, arena=lowering != "scan")
+        model = OnnxModel(path.read_bytes(), path.name, provider=provider, arena=lowering != "scan")
         one = _Tried(Form(lowering, "fp32", None, None, {}, None), path, model)
         try:
             parity = check_parity(job.role, job.network, model, job.parity_windows)
@@ -150,7 +150,7 @@ def _rounded(job: Job, file: Path, config: FormsConfig, provider: Provider, exac
     for precision, ranges in kinds:
         path = file.with_suffix(f".{precision}{file.suffix}")
         onnx.save(graph_of(job.network, job.classes, lowering, Int8(ranges, job.validation_windows)), path)
-        rounded = OnnxModel(path, provider=provider, arena=lowering != "scan")
+        rounded = OnnxModel(path.read_bytes(), path.name, provider=provider, arena=lowering != "scan")
         found = compare_rounded(model, rounded, job.validation_windows, job.validation_labels)
         one = _Tried(Form(lowering, precision, None, found, {}, None), path, rounded)
         why_not = why_not_rounded(found, config.int8_points, config.int8_agreement)

@@ -5,7 +5,7 @@ import torch
 
 from segue.data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, WINDOW, Floats
 from segue.errors import SegueError
-from segue.serving.bundle.bundle import Parity
+from segue.serving.bundle.manifest import Parity
 from segue.serving.cascade import Model
 from segue.training.networks.network import Network
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from segue.data.song import Floats, Ints
 from segue.export.parity import edge_windows
-from segue.serving.bundle.bundle import Rounding
+from segue.serving.bundle.manifest import Rounding
 from segue.serving.cascade import Model
 
 SAME_ANSWER = 0.01  # Largest difference of a logit that the other songs of a batch may make.

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from segue.data.metrics import cross_entropy_nats, mean_over_windows, softmax
 from segue.data.song import Floats, Ints, Songs
 from segue.errors import BundleError, ConfigError
-from segue.serving.bundle.bundle import Bundle, ModelEntry
+from segue.serving.bundle.load import Bundle
+from segue.serving.bundle.manifest import ModelEntry
 from segue.serving.runtime import OnnxModel, Provider
 
 NOT_A_NUMBER = "the models' answer is not a number; are the song's values in range?"
@@ -228,10 +229,13 @@ def open_model(
     bundle: Bundle, entry: ModelEntry, *, provider: Provider = "auto", threads: int | None = None
 ) -> OnnxModel:
     """Return one model of a bundle, loaded; a `BundleError` if its classes are not those of the manifest."""
-    model = OnnxModel(bundle.file(entry), provider=provider, threads=threads, arena=entry.form.lowering != "scan")
+    name = str(bundle.path / entry.file)
+    model = OnnxModel(
+        bundle.model(entry), name, provider=provider, threads=threads, arena=entry.form.lowering != "scan"
+    )
     if model.classes != bundle.manifest.classes:
         raise BundleError(
-            f"{bundle.file(entry)}: expected the classes of the manifest, {', '.join(bundle.manifest.classes)}; found "
+            f"{name}: expected the classes of the manifest, {', '.join(bundle.manifest.classes)}; found "
             f"{', '.join(model.classes) or 'none'}. The manifest or the model is of another bundle."
         )
     return model

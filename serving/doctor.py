@@ -18,7 +18,7 @@ from segue.command import run
 from segue.errors import MissingDependencyError
 from segue.machine import processor, usable_cores
 from segue.provenance import installed_versions
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.runtime import installed_wheels, onnxruntime
 

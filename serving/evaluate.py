@@ -19,7 +19,8 @@ from segue.command import run
 from segue.data.song import Ints
 from segue.data.table import NO_LABEL, SongTable
 from segue.errors import LabelError, SongError
-from segue.serving.bundle.bundle import Bundle, Evaluation, TradeoffRow, load_bundle
+from segue.serving.bundle.load import Bundle, load_bundle
+from segue.serving.bundle.manifest import Evaluation, TradeoffRow
 from segue.serving.bundle.seen import were_seen
 from segue.serving.cascade import CalibratedModel, Predictions, open_cascade, threshold_or_default
 from segue.serving.runtime import Provider

@@ -4,7 +4,6 @@ import importlib
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from segue.data.song import Floats
 from segue.errors import BundleError, ConfigError, MissingDependencyError
 from segue.machine import usable_cores
 from segue.provenance import installed_versions
+from segue.serving.bundle.self_contained import check_self_contained
 
 Provider = Literal["auto", "cpu", "cuda"]
 PROVIDER_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -33,12 +33,13 @@ class OnnxModel:
     """
 
     def __init__(
-        self, path: Path, *, provider: Provider = "auto", threads: int | None = None, arena: bool = True
+        self, content: bytes, name: str, *, provider: Provider = "auto", threads: int | None = None, arena: bool = True
     ) -> None:
-        """Open the ONNX file at `path`.
+        """Open an ONNX file that is in memory; it is a `BundleError` if it refers to another one.
 
         Args:
-            path: The file.
+            content: The bytes of the file; they are not kept.
+            name: The file's name, for messages.
             provider: Where it runs; `auto` takes CUDA where ONNX Runtime offers it, and `cuda` insists on it.
             threads: Threads that share the windows of a call on a processor; default: one for each core this process
                 may use.
@@ -57,16 +58,22 @@ class OnnxModel:
         wanted = PROVIDER_NAMES.get(provider) or next(
             one for one in reversed(PROVIDER_NAMES.values()) if one in offered
         )
+        check_self_contained(content, name)
+        options.add_session_config_entry(
+            "session.load_model_format", "ONNX"
+        )  # What was just checked, and nothing else.
         try:
-            self._session = ort.InferenceSession(path, options, providers=[(wanted, PROVIDER_OPTIONS.get(wanted, {}))])
+            self._session = ort.InferenceSession(
+                content, options, providers=[(wanted, PROVIDER_OPTIONS.get(wanted, {}))]
+            )
         except Exception as error:  # onnxruntime raises bare pybind exceptions
-            raise BundleError(f"{path}: ONNX Runtime cannot load it: {error}") from None
+            raise BundleError(f"{name}: ONNX Runtime cannot load it: {error}") from None
         self.provider: str = self._session.get_providers()[0]
         listed: str = self._session.get_modelmeta().custom_metadata_map.get("classes", "")
         self.classes: tuple[str, ...] = tuple(listed.split("\t")) if listed else ()
         _insist(provider, self._session.get_providers())
         self._threads = threads or usable_cores()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=path.stem)
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=name)
 
     def logits(self, windows: Floats) -> Floats:
         """Return logits (n, n_classes) for raw windows (n, 120, 25)."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from segue.data.metrics import accuracy, agreement, ece, nll
 from segue.data.song import Ints
-from segue.serving.bundle.bundle import Evaluation, Scores, TradeoffRow
+from segue.serving.bundle.manifest import Evaluation, Scores, TradeoffRow
 from segue.serving.cascade import Answers, Predictions, route
 
 FALLBACK_RATES = np.linspace(0.0, 1.0, 41)  # Of the table's rows.

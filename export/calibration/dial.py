@@ -18,15 +18,8 @@ from segue.export.calibration.picture import draw_tradeoff
 from segue.export.calibration.reliability import draw_reliability
 from segue.export.calibration.temperature import Temperatures, UncalibratedPredictions, fit_temperatures
 from segue.export.calibration.thresholds import SHAPE_SHARE, Costs, Goal, choose_threshold, deal_parts, fit_class_scales
-from segue.serving.bundle.bundle import (
-    PICTURE,
-    RELIABILITY,
-    TRADEOFF,
-    Evaluation,
-    Guarantee,
-    TradeoffRow,
-    write_tradeoff,
-)
+from segue.serving.bundle.manifest import PICTURE, RELIABILITY, TRADEOFF, Evaluation, Guarantee, TradeoffRow
+from segue.serving.bundle.tradeoff_table import write_tradeoff
 from segue.serving.cascade import NOT_A_NUMBER, Predictions
 from segue.serving.tradeoff import evaluation, tradeoff
 

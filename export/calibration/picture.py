@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from segue.serving.bundle.bundle import Evaluation, Guarantee, TradeoffRow
+from segue.serving.bundle.manifest import Evaluation, Guarantee, TradeoffRow
 from segue.serving.tradeoff import area_above_random
 
 Scale = Callable[[ArrayLike], NDArray[np.float64]]

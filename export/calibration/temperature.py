@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from segue.data.metrics import log_softmax, softmax
 from segue.data.song import WINDOW, Floats, Ints
 from segue.data.table import SongTable
-from segue.serving.bundle.bundle import Temperature
+from segue.serving.bundle.manifest import Temperature
 from segue.serving.cascade import CalibratedModel, Model, Predictions
 from segue.serving.evaluate import predict_rows
 from segue.serving.tradeoff import scores

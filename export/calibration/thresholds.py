@@ -13,7 +13,7 @@ from segue.data.metrics import TINY
 from segue.data.song import Ints
 from segue.errors import ConfigError, SongError
 from segue.export.calibration.promise import p_value_of_errors, p_value_of_losses, songs_for_accuracy, songs_for_losses
-from segue.serving.bundle.bundle import Guarantee, Target
+from segue.serving.bundle.manifest import Guarantee, Target
 from segue.serving.cascade import Bools, Predictions, falls_back
 
 THRESHOLDS = 101  # Grid points from 0 to log(n_classes), fixed before any song is seen.
@@ -52,7 +52,7 @@ class Goal:
     """What the dial is set to."""
 
     target: Target
-    asked: float  # In the target's unit; see `segue.serving.bundle.bundle.Guarantee`.
+    asked: float  # In the target's unit; see `segue.serving.bundle.manifest.Guarantee`.
     confidence: float  # Of the promise, for the targets that can carry one: within and accuracy.
 
     def __post_init__(self) -> None:

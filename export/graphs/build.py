@@ -19,7 +19,7 @@ from segue.export.graphs.int8 import Int8
 from segue.export.graphs.recurrent import can_lower, states
 from segue.export.graphs.window import Window
 from segue.export.graphs.writer import LOGITS, SEGMENTS, Writer
-from segue.serving.bundle.bundle import FORMAT_VERSION, Lowering
+from segue.serving.bundle.manifest import FORMAT_VERSION, Lowering
 from segue.training.networks.convolutional import Convolutions
 from segue.training.networks.graph import Seen
 from segue.training.networks.head import Head

@@ -24,7 +24,7 @@ from segue.export.graphs.convolutional import convolved
 from segue.export.graphs.int8 import Int8
 from segue.export.graphs.window import Window
 from segue.export.graphs.writer import Writer
-from segue.serving.bundle.bundle import Lowering
+from segue.serving.bundle.manifest import Lowering
 from segue.training.networks.recurrent import EPS, Cell, GateNorm, GruCell, RecurrentNetwork
 from segue.training.networks.summary import VARIANCE_FLOOR
 

@@ -23,7 +23,8 @@ from segue.data.songs import songs as convert_songs
 from segue.data.synth import synth
 from segue.export.export import export
 from segue.export.retrain.recipe import SongsRecipe, read_recipe
-from segue.serving.bundle.bundle import MANIFEST, Evaluation, load_bundle
+from segue.serving.bundle.load import load_bundle
+from segue.serving.bundle.manifest import MANIFEST, Evaluation
 from segue.serving.evaluate import evaluate, tradeoff_text
 from segue.stages import Stages
 from segue.training.train_student import train_student

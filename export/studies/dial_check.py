@@ -27,7 +27,8 @@ from segue.export.calibrate import calibrate
 from segue.export.calibration.thresholds import UnsupportedError
 from segue.provenance import Provenance, provenance
 from segue.publish import write_block
-from segue.serving.bundle.bundle import Guarantee, load_bundle
+from segue.serving.bundle.load import load_bundle
+from segue.serving.bundle.manifest import Guarantee
 from segue.serving.cascade import open_cascade
 from segue.serving.evaluate import evaluate
 from segue.serving.timing import SERVING_BATCH, seconds_per_call

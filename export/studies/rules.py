@@ -35,7 +35,7 @@ from segue.data.song import Ints
 from segue.data.table import SongTable
 from segue.errors import ConfigError
 from segue.provenance import Provenance, provenance
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import Bools, Predictions, open_cascade
 from segue.serving.evaluate import labelled, predict_rows
 

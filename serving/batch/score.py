@@ -26,7 +26,7 @@ from segue.atomic import atomic_file
 from segue.command import run
 from segue.data.table import SongTable
 from segue.errors import ConfigError, SongError
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import NOT_A_NUMBER, Answers, open_cascade, threshold_or_default
 from segue.serving.evaluate import check_units
 from segue.serving.runtime import Provider

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from segue.errors import SegueError
-from segue.serving.bundle.bundle import Manifest
+from segue.serving.bundle.manifest import Manifest
 from segue.serving.http import schemas
 from segue.serving.http.bodies import ARROW, Mode, SongsIn, dial, read
 from segue.serving.http.bundle_slot import BundleSlot

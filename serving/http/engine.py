@@ -15,7 +15,7 @@ import numpy as np
 
 from segue.data.song import N_FEATURES, WINDOW, Ints, Songs
 from segue.errors import BundleError
-from segue.serving.bundle.bundle import Bundle, load_bundle
+from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.cascade import Answers, Bools, CalibratedModel, Predictions, falls_back, open_calibrated_model, route
 from segue.serving.http.batching import MicroBatcher, QueueFullError
 from segue.serving.http.monitoring import ModelName, Monitoring
@@ -123,7 +123,7 @@ class Engine:
                 raise
             logger.exception("the teacher cannot be loaded; the student answers alone")
             teacher = None
-        return cls(bundle, student, teacher, settings, monitoring)
+        return cls(bundle.without_contents(), student, teacher, settings, monitoring)
 
     @property
     def has_teacher(self) -> bool:

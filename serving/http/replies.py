@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from segue.serving.bundle.bundle import Manifest
+from segue.serving.bundle.manifest import Manifest
 from segue.serving.cascade import NOT_A_NUMBER
 from segue.serving.http.bodies import ARROW, JSON
 from segue.serving.http.engine import Answered

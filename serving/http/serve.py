@@ -25,7 +25,7 @@ from tyro.conf import Positional
 import segue
 from segue.command import run
 from segue.errors import ConfigError
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.http.schemas import EXAMPLE_REQUEST
 from segue.serving.http.settings import Settings
 from segue.serving.http.tokens import Tokens

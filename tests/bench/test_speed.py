@@ -8,7 +8,7 @@ import pytest
 from segue.bench.speed import Benchmark, bench, main
 from segue.data.table import SongTable
 from segue.errors import ConfigError, SongError
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
 from tests.support.random_songs import random_batch, save
 

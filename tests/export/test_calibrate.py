@@ -18,10 +18,11 @@ from segue.data.synth import synth
 from segue.data.table import SongTable
 from segue.errors import ConfigError, LabelError, SegueError, SongError
 from segue.export.calibrate import Calibrated, calibrate, main
+from segue.export.calibration.dial import Dial, set_dial
 from segue.export.calibration.promise import songs_for_losses
 from segue.export.calibration.thresholds import UnsupportedError, deal_parts
 from segue.serving.batch.score import score
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.evaluate import evaluate
 from tests.support.bundles import CLASSES, EASY
@@ -115,6 +116,20 @@ def test_a_bundle_that_cannot_be_written_and_has_other_files_is_calibrated_elsew
     assert {file.name for file in (tmp_path / "there").iterdir()} == {"manifest.json", *manifest.sha256}
     assert all(file.stat().st_mode & stat.S_IWUSR for file in (tmp_path / "there").iterdir())
     assert load_bundle(tmp_path / "there").manifest == manifest
+
+
+def test_the_models_of_a_calibrated_bundle_are_those_that_were_verified(
+    bundle: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = shutil.copytree(bundle, tmp_path / "here")
+
+    def change_then_set(*given: Any, **options: Any) -> Dial:
+        (here / "teacher.onnx").write_bytes(b"of another bundle")
+        return set_dial(*given, **options)
+
+    monkeypatch.setattr("segue.export.calibrate.set_dial", change_then_set)
+    calibrate(here, songs, fallback_rate=0.4, out=tmp_path / "there")
+    assert load_bundle(tmp_path / "there").contents["teacher.onnx"] == (bundle / "teacher.onnx").read_bytes()
 
 
 def test_thresholds_per_class_are_honoured_everywhere(bundle: Path, songs: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from segue.export.card import card
 from segue.export.export import export
 from segue.export.forms import FormsConfig
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from tests.support.random_songs import random_segments
 
 

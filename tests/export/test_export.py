@@ -20,7 +20,7 @@ from segue.errors import ConfigError, RunError, SegueError, SongError
 from segue.export.calibration.thresholds import deal_parts
 from segue.export.export import WindowsConfig, export, main
 from segue.export.forms import FormsConfig
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.bundle.seen import were_seen
 from segue.training.fit.loop import LoopConfig
 from segue.training.networks.dense import DenseConfig

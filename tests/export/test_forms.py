@@ -15,7 +15,7 @@ from segue.errors import ConfigError
 from segue.export.forms import FormsConfig, Job, Shipped, ship
 from segue.export.graphs.build import graph_of
 from segue.export.parity import ParityError, network_logits
-from segue.serving.bundle.bundle import Form, Rounding
+from segue.serving.bundle.manifest import Form, Rounding
 from segue.serving.cascade import Model
 from segue.training.networks.build import Config
 from segue.training.networks.dense import DenseConfig

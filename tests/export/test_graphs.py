@@ -16,7 +16,7 @@ from segue.errors import ConfigError
 from segue.export.graphs.affine import Affine
 from segue.export.graphs.build import LOWERINGS, graph_of, lowerings_of
 from segue.export.parity import TOLERANCE, edge_windows, network_logits
-from segue.serving.bundle.bundle import Lowering
+from segue.serving.bundle.manifest import Lowering
 from segue.training.networks.build import Config, EnsembleConfig
 from segue.training.networks.convolutional import ConvolutionalConfig
 from segue.training.networks.dense import DenseConfig

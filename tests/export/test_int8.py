@@ -14,7 +14,7 @@ from segue.export.graphs.build import can_round, graph_of
 from segue.export.graphs.int8 import Int8
 from segue.export.graphs.writer import Writer
 from segue.export.parity import edge_windows, network_logits
-from segue.serving.bundle.bundle import Lowering
+from segue.serving.bundle.manifest import Lowering
 from segue.training.networks.build import Config, EnsembleConfig
 from segue.training.networks.convolutional import ConvolutionalConfig
 from segue.training.networks.dense import DenseConfig

@@ -7,7 +7,7 @@ import pytest
 
 from segue.data.song import Floats
 from segue.export.rounding import compare_rounded, lost_points_between, why_not_rounded
-from segue.serving.bundle.bundle import Rounding
+from segue.serving.bundle.manifest import Rounding
 
 
 class Says:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from segue.data.table import SongTable
 from segue.serving.batch.score import score
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.evaluate import evaluate, predict_rows
 from segue.serving.tradeoff import answers

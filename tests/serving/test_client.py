@@ -17,7 +17,7 @@ import pytest
 from segue.data.song import N_FEATURES, WINDOW, Songs
 from segue.data.table import SongTable
 from segue.errors import ServiceError, SongError
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import Answers, open_cascade
 from segue.serving.client import Answer, BadSong, Classified, SegueClient, SongsToSend
 from segue.serving.http.bodies import ARROW, RAW

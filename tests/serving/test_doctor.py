@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from segue.errors import MissingDependencyError
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.doctor import doctor, main
 
 

@@ -10,7 +10,7 @@ import pytest
 from segue.data.song import Songs
 from segue.data.table import SongTable
 from segue.errors import ConfigError, LabelError, SegueError, SongError
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.evaluate import evaluate, main
 from tests.support.bundles import BOTH_ANSWER_NATS, CLASSES

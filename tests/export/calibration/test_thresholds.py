@@ -21,7 +21,7 @@ from segue.export.calibration.thresholds import (
     deal_parts,
     fit_class_scales,
 )
-from segue.serving.bundle.bundle import Guarantee, Target
+from segue.serving.bundle.manifest import Guarantee, Target
 from segue.serving.cascade import Predictions
 
 Array = NDArray[np.float64]

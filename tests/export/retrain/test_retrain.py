@@ -7,7 +7,7 @@ import pytest
 
 from segue.errors import ConfigError
 from segue.export.retrain.retrain import Retrained, main, retrain
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from tests.support.recipes import RECIPE
 
 STAGES = ("songs", "test", "teacher", "student", "export")

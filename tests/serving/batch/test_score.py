@@ -15,7 +15,7 @@ from segue.data.song import FEATURE_NAMES, Floats
 from segue.data.table import SongTable
 from segue.errors import ConfigError, SongError
 from segue.serving.batch.score import main, score
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.runtime import OnnxModel
 from tests.support.bundles import BOTH_ANSWER_NATS, CLASSES

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segue.data.song import Songs
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
 from tests.support.bundles import CLASSES
 from tests.support.random_songs import random_segments

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from segue.serving.bundle.bundle import load_bundle, write_manifest
+from segue.serving.bundle.load import load_bundle
+from segue.serving.bundle.write import write_manifest
 from segue.serving.http import bundle_slot as bundle_slot_module
 from segue.serving.http.bodies import RAW
 from tests.serving.conftest import OwnClient, OwnService

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from segue.data.song import Songs
 from segue.errors import BundleError
-from segue.serving.bundle.bundle import Bundle, load_bundle
+from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.cascade import CalibratedModel, Cascade, Predictions, open_calibrated_model, open_cascade
 from segue.serving.http.bodies import RAW
 from segue.serving.http.engine import Engine, FaultTolerantModel

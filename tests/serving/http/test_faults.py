@@ -21,7 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from segue.data.song import N_FEATURES, WINDOW, Floats, Songs
 from segue.errors import ServiceError
-from segue.serving.bundle.bundle import load_bundle, write_manifest
+from segue.serving.bundle.load import load_bundle
+from segue.serving.bundle.write import write_manifest
 from segue.serving.cascade import open_cascade
 from segue.serving.client import Answer, SegueClient
 from segue.serving.http.bodies import RAW

@@ -16,7 +16,7 @@ import pytest
 from segue.data.columns import SEGMENTS
 from segue.data.song import Floats, Songs
 from segue.data.table import SongTable
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import Answers, open_cascade
 from segue.serving.evaluate import predict_rows
 from segue.serving.http.bodies import ARROW, JSON, NPY, RAW

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from segue.data.song import Floats, Songs
-from segue.serving.bundle.bundle import load_bundle, write_manifest
+from segue.serving.bundle.load import load_bundle
+from segue.serving.bundle.write import write_manifest
 from segue.serving.cascade import open_cascade
 from segue.serving.http.bodies import RAW
 from segue.serving.http.serve import main

@@ -11,7 +11,7 @@ import pytest
 
 from segue.data.song import Songs
 from segue.data.table import SongTable
-from segue.serving.bundle.bundle import load_bundle
+from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.http.bodies import READERS
 from tests.serving.conftest import Client

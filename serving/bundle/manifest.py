@@ -1,6 +1,8 @@
-"""The bundle: what training and export produce, what serving reads, and nothing of it unverified.
+"""What `manifest.json` of a bundle says: classes, units, models, threshold and guarantee, figures, provenance, hashes.
 
-- manifest.json: classes, units, models, threshold and guarantee, figures, provenance, and a sha256 for every other file
+The files of a bundle:
+
+- manifest.json: all of this, and a sha256 for every other file
 - student.onnx: raw `segments` (n, 120, 25) to `logits` (n, n_classes)
 - teacher.onnx: the same
 - tradeoff.csv: threshold, fallback rate, accuracy and cost, and the lines to compare with
@@ -10,10 +12,10 @@
 - trained_on.npy: hashes of the ids of the songs the models have seen, so that no threshold is ever set on them
 """
 
-import csv
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +32,7 @@ TRADEOFF = "tradeoff.csv"
 PICTURE = "tradeoff.png"
 RELIABILITY = "reliability.png"
 TRAINED_ON = "trained_on.npy"
+MAX_DEPTH = 32  # Of lists and objects in a manifest; those that are written have eight or so.
 
 
 @dataclass(frozen=True)
@@ -200,98 +203,60 @@ class Manifest:
     sha256: dict[str, str]  # File name to hash, for every file but the manifest.
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """A verified bundle."""
-
-    path: Path
-    manifest: Manifest
-    tradeoff: tuple[TradeoffRow, ...]
-
-    def file(self, entry: ModelEntry) -> Path:
-        """Return the path of a model's ONNX file."""
-        return self.path / entry.file
-
-
-def load_bundle(path: Path) -> Bundle:
-    """Read the bundle in folder `path` and verify every file of it; a `BundleError` says what is wrong."""
-    if not path.is_dir():
-        raise BundleError(f"{path}: expected a bundle, found no such folder. `segue export` makes one.")
+def parse_manifest(content: bytes, at: Path) -> Manifest:
+    """Return the manifest in the bytes of the file `at`; a `BundleError` says why they hold none."""
     try:
-        given = json.loads((path / MANIFEST).read_bytes())
+        given = json.loads(content)
+        if not _is_flat(given):
+            raise RecursionError
         found = given["format_version"]
-    except FileNotFoundError:
-        raise BundleError(f"{path}: expected a bundle, found a folder without {MANIFEST}") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise BundleError(f"{path / MANIFEST}: not a manifest: {error!r}") from None
-    if found != FORMAT_VERSION:
-        raise BundleError(
-            f"{path}: expected bundle format {FORMAT_VERSION}, found {found!r}. Export it again with this Segue."
-        )
-    try:
-        manifest = TypeAdapter(Manifest).validate_python(given)
+        if found != FORMAT_VERSION:
+            raise BundleError(
+                f"{at.parent}: expected bundle format {FORMAT_VERSION}, found {found!r}. "
+                "Export it again with this Segue."
+            )
+        manifest = _adapter().validate_python(given)
+        _check_files(manifest, at)
+        version = version_of(given)
     except ValidationError as error:
-        raise BundleError(f"{path / MANIFEST}: not a manifest of format {FORMAT_VERSION}: {error}") from None
-    _verify(path, manifest)
-    if _version_of(given) != manifest.version:
+        raise BundleError(f"{at}: not a manifest of format {FORMAT_VERSION}: {error}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise BundleError(f"{at}: not a manifest: {error!r}") from None
+    except RecursionError:
+        raise BundleError(f"{at}: not a manifest: expected at most {MAX_DEPTH} levels, found more") from None
+    if version != manifest.version:
         raise BundleError(
-            f"{path / MANIFEST}: expected the content that version {manifest.version} names, found another; the file "
+            f"{at}: expected the content that version {manifest.version} names, found another; the file "
             "was changed or damaged. Export it again; `segue calibrate` is the way to another threshold."
         )
-    return Bundle(path, manifest, read_tradeoff(path / TRADEOFF))
+    return manifest
 
 
-def _verify(path: Path, manifest: Manifest) -> None:
-    unlisted = {manifest.student.file, manifest.teacher.file, TRADEOFF} - set(manifest.sha256)
-    if unlisted:
-        raise BundleError(f"{path / MANIFEST}: no sha256 for {', '.join(sorted(unlisted))}")
-    for name, expected in manifest.sha256.items():
-        if Path(name).name != name:
-            raise BundleError(f"{path / MANIFEST}: expected plain file names, found {name!r}")
-        try:
-            found = sha256(path / name)
-        except OSError:
-            raise BundleError(f"{path}: the file {name} is missing or cannot be read") from None
-        if found != expected:
-            raise BundleError(
-                f"{path / name}: expected sha256 {expected[:12]}, found {found[:12]}; the file was changed or damaged"
-            )
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Hash the files of a bundle, name its version by them, write the manifest, and return it."""
-    hashes = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
-    named = replace(manifest, sha256=hashes, version="")
-    sealed = replace(named, version=_version_of(json.loads(json.dumps(asdict(named)))))
-    (folder / MANIFEST).write_text(json.dumps(asdict(sealed), indent=2) + "\n")
-    return sealed
-
-
-def _version_of(manifest: dict[str, Any]) -> str:
+def version_of(manifest: dict[str, Any]) -> str:
     """Return the version that names the content of a manifest, and so all files that it has hashes of."""
     return hashlib.sha256(json.dumps({**manifest, "version": ""}, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def sha256(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_flat(value: Any) -> bool:
+    """Return whether lists and objects are nested no deeper than everything that reads them can follow."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [one for some in inner for one in some]
+    return not any(isinstance(one, dict | list) for one in level)
 
 
-def read_tradeoff(path: Path) -> tuple[TradeoffRow, ...]:
-    """Return the rows of a trade-off table, in order of rising fallback rate."""
-    try:
-        with path.open(newline="") as file:
-            return tuple(
-                TradeoffRow(**{name: float(value) for name, value in row.items()}) for row in csv.DictReader(file)
-            )
-    except (OSError, ValueError, TypeError) as error:
-        raise BundleError(f"{path}: not a trade-off table: {error}") from None
+def _check_files(manifest: Manifest, at: Path) -> None:
+    """Refuse a manifest without a hash of something that is read, or with one of a file outside the folder."""
+    unlisted = {manifest.student.file, manifest.teacher.file, TRADEOFF} - set(manifest.sha256)
+    if unlisted:
+        raise BundleError(f"{at}: no sha256 for {', '.join(sorted(unlisted))}")
+    for name in manifest.sha256:
+        if Path(name).name != name or name in ("..", MANIFEST) or "\0" in name:
+            raise BundleError(f"{at}: expected plain file names, found {name!r}")
 
 
-def write_tradeoff(path: Path, rows: tuple[TradeoffRow, ...]) -> None:
-    """Write a trade-off table as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(TradeoffRow)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(vars(row) for row in rows)
+@cache
+def _adapter() -> TypeAdapter[Manifest]:
+    """Return what checks a manifest; making it takes longer than using it."""
+    return TypeAdapter(Manifest)
