@@ -202,7 +202,7 @@ def check_songs(
             try:
                 values.append(_numbers(song, song_id))
             except SongError as error:
-                errors[place] = error
+                errors[place] = SongError(*error.args)  # The one that was raised holds its frames, and they all songs.
         places = [place for place in places if place not in errors]
         shaped = Songs.of(values)
     faults = shaped.faults(units)

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from segue.data.song import N_FEATURES, WINDOW
 from segue.errors import ServiceError, SongError
 from segue.serving.cascade import AnsweredBy
-from segue.serving.http.bodies import ARROW, RAW, Mode
+from segue.serving.http.bodies import ARROW, RAW
+from segue.serving.http.dial import Mode
 
 FIRST_WAIT_S = 0.25  # Before the first retry; each further one waits twice as long.
 LONGEST_WAIT_S = 30.0  # A server that asks for more than this is not waited for.

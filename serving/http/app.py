@@ -17,8 +17,9 @@ from starlette.types import Receive, Scope, Send
 from segue.errors import SegueError
 from segue.serving.bundle.manifest import Manifest
 from segue.serving.http import schemas
-from segue.serving.http.bodies import ARROW, Mode, SongsIn, dial, read
+from segue.serving.http.bodies import ARROW, SongsIn, read
 from segue.serving.http.bundle_slot import BundleSlot
+from segue.serving.http.dial import Dial, dial, query_dial, set_dial
 from segue.serving.http.refusal import Reason, Refusal, internal_error
 from segue.serving.http.replies import Reply, encode, media_type
 from segue.serving.http.settings import Settings
@@ -100,11 +101,12 @@ async def classify(request: Request) -> Response:
     stage = "the body did not arrive"
     try:
         async with asyncio.timeout(settings.deadline_s):
-            kind = media_type(request.headers.get("accept", ""))
+            kind = media_type(", ".join(request.headers.getlist("accept")))
+            in_query = query_dial(request.scope["query_string"])
             body = await _body(request, settings)
             stage = "the answer was not ready"
             with _while_connected(request):
-                reply = await _reply(request, body, slot)
+                reply = await _reply(request, body, in_query, slot)
     except TimeoutError:
         message = f"{stage} within {settings.deadline_s:g} seconds"
         raise Refusal(408 if stage == "the body did not arrive" else 504, "deadline", message) from None
@@ -165,48 +167,20 @@ def _while_connected(request: Request) -> Iterator[None]:
             watcher.cancel()
 
 
-async def _reply(request: Request, body: bytes, slot: BundleSlot) -> Reply:
+async def _reply(request: Request, body: bytes, in_query: Dial, slot: BundleSlot) -> Reply:
     engine = slot.engine
     manifest = engine.bundle.manifest
     arguments = (body, request.headers.get("content-type", ""), manifest.units, slot.settings.max_songs)
     songs: SongsIn = await asyncio.to_thread(read, *arguments) if len(body) > LARGE_BODY_BYTES else read(*arguments)
-    query = request.query_params
-    asked = dial(query.get("mode"), query.get("threshold"))
-    if asked == (None, None):
-        asked = dial(songs.mode, songs.threshold)
-    elif songs.mode is not None or songs.threshold is not None:
+    in_body = dial(songs.mode, songs.threshold)
+    if in_query.is_turned and in_body.is_turned:
         raise Refusal(422, "bad dial", "expected the dial in the query or in the body, found it in both")
-    mode, shown, threshold_nats = turned(*asked, manifest, slot.settings)
+    setting = set_dial(in_query if in_query.is_turned else in_body, manifest, slot.settings)
     if songs.errors:
         slot.monitoring.bad_songs(len(songs.errors))
-    answered = await engine.answer(songs.sound, threshold_nats) if len(songs.sound) else None
+    answered = await engine.answer(songs.sound, setting.threshold_nats) if len(songs.sound) else None
     errors = {place: str(error) for place, error in songs.errors.items()}
-    return Reply.of(songs.song_ids, errors, answered, manifest, mode, shown)
-
-
-def turned(
-    mode: Mode | None, threshold_nats: float | None, manifest: Manifest, settings: Settings
-) -> tuple[str, float | None, float]:
-    """Return what to call the setting of the dial, the threshold to show, and the one to go by.
-
-    A `Refusal` if it is outside the bounds of the settings.
-    """
-    low, high = settings.lowest_threshold, settings.highest_threshold
-    if threshold_nats is not None:
-        if not low <= threshold_nats <= high:
-            raise Refusal(422, "bad dial", f"threshold: expected {low:g} to {high:g} nats, found {threshold_nats:g}")
-        return "threshold", threshold_nats, threshold_nats
-    if mode == "fast":
-        if high < float("inf"):
-            raise Refusal(422, "bad dial", f"mode: fast is not allowed here, where thresholds end at {high:g} nats")
-        return mode, None, float("inf")
-    if mode == "accurate":
-        if low > 0:
-            raise Refusal(
-                422, "bad dial", f"mode: accurate is not allowed here, where thresholds begin at {low:g} nats"
-            )
-        return mode, None, -1.0
-    return "balanced", manifest.threshold_nats, manifest.threshold_nats
+    return Reply.of(songs.song_ids, errors, answered, manifest, setting)
 
 
 router.add_api_route(

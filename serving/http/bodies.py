@@ -1,4 +1,4 @@
-"""What a request says: songs in one of four bodies, and how far to turn the dial.
+"""The songs of a request, in one of four bodies.
 
 - application/json: `{"songs": [{"id", "segments"}], "threshold"?, "mode"?}`; songs of any length
 - application/octet-stream: float32, little-endian, n x 120 x 25, and nothing else
@@ -11,11 +11,12 @@ repeats what the body says, but for the ids of songs.
 
 import io
 import json
+import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import orjson
@@ -26,7 +27,6 @@ from segue.data.song import N_FEATURES, WINDOW, Floats, Songs, Units, check_song
 from segue.errors import SongError
 from segue.serving.http.refusal import Refusal
 
-Mode = Literal["fast", "balanced", "accurate"]
 SONG_BYTES = WINDOW * N_FEATURES * 4
 
 JSON, RAW, NPY, ARROW = (
@@ -175,23 +175,26 @@ def _read_raw(body: bytes, units: Units, max_songs: int) -> SongsIn:
 def _read_npy(body: bytes, units: Units, max_songs: int) -> SongsIn:
     shape, fortran, dtype, start = _npy_header(body)
     if dtype.kind not in "fiu":
-        raise Refusal(422, "bad body", f"body: expected an array of numbers, found one of {dtype}")
-    expected, found = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize, len(body) - start
-    if expected != found:
-        raise Refusal(400, "malformed body", f"body: expected {expected} bytes after the .npy header, found {found}")
-    with np.errstate(over="ignore"):
-        values = np.frombuffer(body, dtype, offset=start).astype(np.float32, copy=False)
-    values = values.reshape(shape, order="F" if fortran else "C")
-    if values.ndim == 2 and values.shape[1] == N_FEATURES:
-        sound, errors = check_songs([values], ["0"], units)
-        return SongsIn(["0"], sound, errors)
-    if values.shape[1:] not in {(WINDOW, N_FEATURES), (WINDOW * N_FEATURES,)}:
+        raise Refusal(422, "bad body", f"body: expected an array of numbers, found one of {dtype!s:.80}")
+    is_one_song = len(shape) == 2 and shape[1] == N_FEATURES
+    if not is_one_song and shape[1:] not in {(WINDOW, N_FEATURES), (WINDOW * N_FEATURES,)}:
         raise Refusal(
             422,
             "bad body",
             f"body: expected shape (n, {WINDOW}, {N_FEATURES}), (n, {WINDOW * N_FEATURES}) or, for one song, "
-            f"(segments, {N_FEATURES}); found {values.shape}",
+            f"(segments, {N_FEATURES}); found {shape!s:.80}",
         )
+    expected, found = math.prod(shape) * dtype.itemsize, len(body) - start
+    if expected != found:
+        raise Refusal(
+            400, "malformed body", f"body: expected {expected!s:.80} bytes after the .npy header, found {found}"
+        )
+    with np.errstate(over="ignore"):
+        values = np.frombuffer(body, dtype, offset=start).astype(np.float32, copy=False)
+    values = values.reshape(shape, order="F" if fortran else "C")
+    if is_one_song:
+        sound, errors = check_songs([values], ["0"], units)
+        return SongsIn(["0"], sound, errors)
     return _array_of_songs(np.ascontiguousarray(values), units, max_songs)
 
 
@@ -208,7 +211,7 @@ def _npy_header(body: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]
         raise Refusal(
             400, "malformed body", "body: expected an .npy file of version 1 or 2, found another header"
         ) from None
-    if any(not isinstance(size, int) or size < 0 for size in shape):
+    if any(type(size) is not int or size < 0 for size in shape):  # To Python `True` is an integer.
         raise Refusal(400, "malformed body", "body: expected an .npy shape of sizes from 0, found another")
     return shape, fortran, dtype, file.tell()
 
@@ -314,20 +317,3 @@ READERS: dict[str, Callable[[bytes, Units, int], SongsIn]] = {
     NPY: _read_npy,
     ARROW: _read_arrow,
 }
-
-
-def dial(mode: Any, threshold: Any) -> tuple[Mode | None, float | None]:
-    """Check what a request says of the dial: a mode, or a threshold in nats, or neither."""
-    if mode is not None and threshold is not None:
-        raise Refusal(422, "bad dial", "expected a mode or a threshold, found both")
-    if mode is not None and mode not in get_args(Mode):
-        raise Refusal(422, "bad dial", f"mode: expected one of {', '.join(get_args(Mode))}, found another")
-    if threshold is None:
-        return mode, None
-    try:
-        nats = float(threshold) if isinstance(threshold, int | float | str) and threshold is not True else np.nan
-    except (ValueError, OverflowError):
-        nats = np.nan
-    if not 0 <= nats < np.inf:
-        raise Refusal(422, "bad dial", "threshold: expected a finite number of nats, at least 0, found another value")
-    return None, nats

@@ -7,6 +7,7 @@ import logging
 import random
 import re
 import time
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -21,6 +22,7 @@ from segue.serving.http.tokens import Tokens
 DATA_PATHS = ("/v1/classify", "/v1/model", "/v1/tradeoff", "/v1/admin/reload")
 BENTOML_PATHS = ("/", "/docs.json", "/schema.json", "/livez", "/healthz", "/readyz", "/metrics")
 BUSY: frozenset[Reason] = frozenset({"too many requests", "queue full", "teacher full"})
+GIVEN_ONCE = (b"authorization", b"content-type", b"content-encoding", b"content-length", b"x-request-id")
 LOG_BUSY_EVERY_S = 1.0
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 SECURITY_HEADERS = (
@@ -96,6 +98,8 @@ class Guard:
             return self._bentoml, receive
         if path not in DATA_PATHS:
             raise Refusal(404, "no such path", "there is nothing at this path; / lists what there is")
+        if len(headers) < len(scope["headers"]):
+            _refuse_repeated(scope["headers"])
         self._authorize(scope, path, headers.get(b"authorization", b""))
         most, settings = self._settings.max_body_bytes, self._settings
         if self._in_flight > settings.max_requests:
@@ -146,6 +150,16 @@ class Guard:
         if now >= self._log_busy_at:
             logger.warning("busy", extra={"told_to_come_back": self._told_to_come_back, "reason": reason})
             self._told_to_come_back, self._log_busy_at = 0, now + LOG_BUSY_EVERY_S
+
+
+def _refuse_repeated(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Refuse a request that says one thing twice: whichever we took, its sender may have meant the other."""
+    names = [name for name, _ in headers]
+    for name in GIVEN_ONCE:
+        if names.count(name) > 1:
+            raise Refusal(
+                400, "bad header", f"{name.decode()}: expected this header once, found it {names.count(name)} times"
+            )
 
 
 def _at_most(most: int, receive: Receive) -> Receive:

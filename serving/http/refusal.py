@@ -6,6 +6,8 @@ Reason = Literal[
     "malformed body",
     "bad body",
     "bad dial",
+    "bad query",
+    "bad header",
     "unsupported type",
     "too large",
     "too many songs",

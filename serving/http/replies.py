@@ -1,5 +1,6 @@
 """The answer to a request, as JSON or as an Arrow IPC stream."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,11 @@ import pyarrow as pa
 from segue.serving.bundle.manifest import Manifest
 from segue.serving.cascade import NOT_A_NUMBER
 from segue.serving.http.bodies import ARROW, JSON
+from segue.serving.http.dial import Setting
 from segue.serving.http.engine import Answered
 from segue.serving.http.refusal import Refusal
+
+WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,7 @@ class Reply:
     errors: dict[int, str]  # By place; every other song has an answer, in order.
     answered: Answered | None  # None where every song has an error.
     manifest: Manifest
-    mode: str  # fast, balanced, accurate, or threshold where the request named one.
-    threshold_nats: float | None  # None where the mode asks no threshold.
+    setting: Setting
 
     @classmethod
     def of(
@@ -33,8 +36,7 @@ class Reply:
         errors: dict[int, str],
         answered: Answered | None,
         manifest: Manifest,
-        mode: str,
-        threshold_nats: float | None,
+        setting: Setting,
     ) -> "Reply":
         """Return a reply in which a song that no model has the predictions for has an error."""
         if answered is not None and np.isnan(answered.answers.cross_entropy_nats).any():
@@ -44,7 +46,7 @@ class Reply:
                 places[row]: f"song {song_ids[places[row]]!r}: {NOT_A_NUMBER}" for row in np.flatnonzero(unknown)
             }
             answered = None if unknown.all() else answered.take(np.flatnonzero(~unknown))
-        return cls(song_ids, errors, answered, manifest, mode, threshold_nats)
+        return cls(song_ids, errors, answered, manifest, setting)
 
     @property
     def status(self) -> int:
@@ -53,13 +55,31 @@ class Reply:
 
 
 def media_type(accept: str) -> str:
-    """Return the type of answer that an Accept header asks for; a `Refusal` if there is none."""
-    wanted = {one.partition(";")[0].strip().lower() for one in accept.split(",")}
-    if ARROW in wanted:
-        return ARROW
-    if wanted & {JSON, "application/*", "*/*", ""}:
-        return JSON
-    raise Refusal(406, "unsupported type", f"accept: expected {JSON} or {ARROW}, found neither")
+    """Return the type of answer that an Accept header likes best; a `Refusal` if it takes neither of ours.
+
+    A type named in full counts before a range such as `*/*`, as RFC 9110 12.5.1 says, and one of weight 0 is never
+    sent. Arrow is sent only where it is named, and then before JSON of the same weight.
+    """
+    weights: dict[str, float] = {}
+    for one in accept.split(",") if accept.strip() else ["*/*"]:
+        kind, *parameters = (part.strip().lower() for part in one.split(";"))
+        if not kind:
+            continue
+        weight = 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                if not WEIGHT.fullmatch(value.strip()):
+                    raise Refusal(
+                        406, "unsupported type", f"accept: expected q=0 to q=1, found q={value.strip()!r:.20}"
+                    )
+                weight = float(value)
+        weights[kind] = weight
+    arrow = weights.get(ARROW, 0.0)
+    json = next((weights[kind] for kind in (JSON, "application/*", "*/*") if kind in weights), 0.0)
+    if max(arrow, json) == 0:
+        raise Refusal(406, "unsupported type", f"accept: expected {JSON} or {ARROW}, found neither")
+    return ARROW if arrow >= json else JSON
 
 
 def encode(reply: Reply, kind: str) -> bytes:
@@ -74,7 +94,12 @@ def _to_json(reply: Reply) -> bytes:
         for place, song_id in enumerate(reply.song_ids)
     ]
     return orjson.dumps(
-        {"songs": songs, "bundle": reply.manifest.version, "mode": reply.mode, "threshold": reply.threshold_nats}
+        {
+            "songs": songs,
+            "bundle": reply.manifest.version,
+            "mode": reply.setting.name,
+            "threshold": reply.setting.shown_nats,
+        }
     )
 
 
@@ -118,8 +143,8 @@ def _to_arrow(reply: Reply) -> bytes:
         ],
         {
             "segue.bundle": reply.manifest.version,
-            "segue.mode": reply.mode,
-            "segue.threshold": orjson.dumps(reply.threshold_nats),
+            "segue.mode": reply.setting.name,
+            "segue.threshold": orjson.dumps(reply.setting.shown_nats),
         },
     )
     answers = _answers(reply)

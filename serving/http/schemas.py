@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from segue.data.song import N_FEATURES
 from segue.serving.cascade import AnsweredBy
-from segue.serving.http.bodies import ARROW, JSON, NPY, RAW, SONG_BYTES, Mode
+from segue.serving.http.bodies import ARROW, JSON, NPY, RAW, SONG_BYTES
+from segue.serving.http.dial import Mode
 
 EXAMPLE_SEGMENT = [45, *[0] * 11, *[0.5] * 12, -20]
 DIAL = {

@@ -57,6 +57,14 @@ class Settings:
         None  # Set by `serve`: when this file changes, every worker reads the bundle again.
     )
 
+    def __post_init__(self) -> None:
+        """Refuse bounds of the dial between which there is no threshold."""
+        if not self.lowest_threshold <= self.highest_threshold:
+            raise ConfigError(
+                f"{PREFIX}LOWEST_THRESHOLD and {PREFIX}HIGHEST_THRESHOLD: expected the lowest at or below the highest, "
+                f"found {self.lowest_threshold:g} and {self.highest_threshold:g} nats"
+            )
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Read the settings; a `ConfigError` names the variable that cannot be."""

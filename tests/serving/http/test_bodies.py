@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from segue.data.columns import FLAT_WINDOW, SEGMENTS
 from segue.data.song import Floats
 from segue.serving.http.app import inflate
-from segue.serving.http.bodies import ARROW, JSON, NPY, RAW, SongsIn, dial, read
+from segue.serving.http.bodies import ARROW, JSON, NPY, RAW, SongsIn, read
 from segue.serving.http.refusal import Refusal
 from tests.support.random_songs import random_segments
 
@@ -179,7 +179,7 @@ def test_nulls_in_a_window_are_an_error_of_that_song(song: Any) -> None:
 
 
 def lying_npy(shape: str, descr: str = "'<f4'") -> bytes:
-    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(245) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(12_000)
 
 
@@ -196,6 +196,13 @@ BAD: dict[str, tuple[str, bytes, int, str]] = {
     "npy, none": (NPY, npy(WINDOWS[:0]), 422, "songs: expected at least one, found none"),
     "npy, cut off": (NPY, npy(WINDOWS)[:-1], 400, "expected 36000 bytes after the .npy header, found 35999"),
     "npy, huge": (NPY, lying_npy("(1000000000000, 120, 25)"), 400, "bytes after the .npy header, found 12000"),
+    "npy, no bytes but endless": (NPY, lying_npy("(0, 1000000000000000000000000000000)"), 422, "found (0, 1000"),
+    "npy, endless and one song": (NPY, lying_npy(f"({10**30}, 25)"), 400, "bytes after the .npy header, found 12000"),
+    "npy, many dimensions": (NPY, lying_npy(f"({', '.join('1' * 65)})"), 422, "found (1, 1, 1"),
+    "npy, a boolean": (NPY, lying_npy("(True, 25)"), 400, "expected an .npy shape of sizes from 0"),
+    "npy, a list": (NPY, lying_npy("[120, 25]"), 400, "expected an .npy file of version 1 or 2"),
+    "npy, nested": (NPY, lying_npy("(" * 100 + ",)" * 100), 400, "expected an .npy"),
+    "npy, arrays of arrays": (NPY, lying_npy("(1, 120, 25)", "('<f4', (10000, 10000))"), 422, "an array of num"),
     "npy, negative": (NPY, lying_npy("(-1, 120, 25)"), 400, "expected an .npy shape of sizes from 0"),
     "npy, pickled": (NPY, npy(np.array([{}, None])), 422, "expected an array of numbers, found one of object"),
     "npy, booleans": (NPY, npy(np.ones((1, 120, 25), bool)), 422, "expected an array of numbers, found one of bool"),
@@ -274,17 +281,3 @@ def test_a_bad_gzip_is_a_refusal(body: bytes, status: int, message: str) -> None
         inflate(body, WINDOWS.nbytes)
     assert refusal.value.status == status
     assert message in refusal.value.message
-
-
-@pytest.mark.parametrize(
-    ("mode", "threshold", "expected"),
-    [
-        (None, None, (None, None)),
-        ("fast", None, ("fast", None)),
-        (None, "0.25", (None, 0.25)),
-        (None, 0, (None, 0.0)),
-        (None, 1.5, (None, 1.5)),
-    ],
-)
-def test_the_dial_is_a_mode_or_a_threshold(mode: Any, threshold: Any, expected: Any) -> None:
-    assert dial(mode, threshold) == expected

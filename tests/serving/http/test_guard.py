@@ -1,17 +1,24 @@
 """The guard: tokens, caps, ids, headers and metrics, whoever answers behind it."""
 
 import asyncio
+import gc
 import gzip
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import numpy as np
+import orjson
 import pytest
 
-from segue.serving.http.bodies import RAW
-from tests.serving.conftest import OwnClient, OwnService
+from segue.errors import SegueError
+from segue.serving.http.bodies import ARROW, JSON, NPY, RAW
+from segue.serving.http.refusal import Refusal
+from tests.serving.conftest import Message, OwnClient, OwnService
 
 SONG = bytes(12_000)  # Silence is a sound song.
 
@@ -117,6 +124,38 @@ def test_an_answer_is_json_or_arrow_and_nothing_else(own_service: OwnService) ->
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("authorization", ("Bearer s3cret", "Bearer other")),
+        ("content-type", (RAW, "application/json")),
+        ("content-encoding", ("identity", "gzip")),
+        ("x-request-id", ("mine-1", "mine-2")),
+    ],
+)
+def test_a_header_that_is_given_twice_is_refused(own_service: OwnService, name: str, values: tuple[str, ...]) -> None:
+    service = own_service(tokens=("shop=s3cret",))
+    headers = {"content-type": RAW, "authorization": "Bearer s3cret"}
+    repeated = [*((key, value) for key, value in headers.items() if key != name), *((name, value) for value in values)]
+    response = service.runner.run(service.http.post("/v1/classify", content=SONG, headers=repeated))
+    assert response.status_code == 400
+    assert response.json()["error"] == f"{name}: expected this header once, found it 2 times"
+
+
+def test_two_accept_headers_are_one_list(own_service: OwnService) -> None:
+    service = own_service()
+    headers = [("content-type", RAW), ("accept", "text/html"), ("accept", ARROW)]
+    response = service.runner.run(service.http.post("/v1/classify", content=SONG, headers=headers))
+    assert response.headers["content-type"] == ARROW
+
+
+def test_a_query_that_is_not_understood_is_refused(own_service: OwnService) -> None:
+    service = own_service()
+    assert service.post(SONG, RAW, path="/v1/classify?treshold=0.4").status_code == 422
+    answer = service.post(SONG, RAW, path="/v1/classify?threshold=0.4")
+    assert (answer.status_code, answer.json()["threshold"]) == (200, 0.4)
+
+
 def test_too_many_requests_in_flight_are_told_to_come_back(own_service: OwnService) -> None:
     service = own_service(max_requests=1)
 
@@ -157,6 +196,64 @@ def test_a_request_has_an_id_that_comes_back(own_service: OwnService, caplog: py
     made = [service.post(SONG, RAW, x_request_id=given).headers["x-request-id"] for given in ("", "a b", "x" * 65)]
     assert len(set(made)) == 3
     assert all(len(one) == 16 for one in made)
+
+
+REFUSED: dict[str, tuple[str, bytes]] = {
+    "no JSON": (JSON, b"[" * 100_000),
+    "songs that are all bad": (JSON, orjson.dumps({"songs": [{"id": "a", "segments": [[2.0] * 25] * 2000}]})),
+    "rows of unequal length": (JSON, orjson.dumps({"songs": [{"id": "a", "segments": [[0.0] * 25] * 2000 + [[0.0]]}]})),
+    "a bad threshold": (JSON, orjson.dumps({"songs": [{"id": "a", "segments": [[0.0] * 25] * 2000}], "threshold": -1})),
+    "no whole songs": (RAW, bytes(100_001)),
+    "bad values": (RAW, np.full((50, 120, 25), np.nan, np.float32).tobytes()),
+    "a large one": (RAW, np.full((150, 120, 25), np.nan, np.float32).tobytes()),  # Read in a thread.
+    "no npy": (NPY, bytes(100_000)),
+    "no Arrow": (ARROW, bytes(100_000)),
+}
+
+
+async def send_to(service: OwnClient, kind: str, body: bytes) -> list[int]:
+    """Send a body without httpx, which keeps it for a while; return the statuses of the answers."""
+    statuses: list[int] = []
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+    scope = {"type": "http", "method": "POST", "path": "/v1/classify", "query_string": b"", "headers": headers}
+
+    to_come = [body]
+
+    async def receive() -> Message:
+        if not to_come:
+            await asyncio.Event().wait()  # The caller stays.
+        return {"type": "http.request", "body": to_come.pop(), "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    await service.guard(scope, receive, send)
+    return statuses
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_request_leaves_nothing_behind_for_the_garbage_collector(own_service: OwnService, name: str) -> None:
+    service = own_service()
+    kind, body = REFUSED[name]
+    service.runner.run(send_to(service, kind, body))  # What is made only once is made by now.
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        held_before = sys.getrefcount(body)
+        (status,) = service.runner.run(send_to(service, kind, body))
+        held_after = sys.getrefcount(body)
+        gc.collect()
+        kept = [one for one in gc.garbage if isinstance(one, np.ndarray | FrameType | SegueError | Refusal)]
+        held = [one for one in gc.garbage if isinstance(one, dict | list) and len(one) > 1000]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert 400 <= status < 500
+    assert held_after == held_before
+    assert kept == held == []
 
 
 def test_every_answer_has_security_headers(own_service: OwnService) -> None:
