@@ -5,7 +5,7 @@ CD1 and CD2 have a second genre for some tracks and CD2C for none (Schreiber 201
 (Schindler et al. 2012). Lines that start with `#` are comments.
 """
 
-import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from segue.errors import LabelError
@@ -45,27 +45,73 @@ MSD_25 = (
 )
 
 
-def read_label_pairs(path: Path) -> dict[str, tuple[str, str | None]]:
+# What people hand in as a label file and is none, by its first bytes.
+PACKED = {
+    b"PK": "a zip archive. Unzip it first.",
+    b"\x1f\x8b": "a gzip file. Unpack it first: gunzip FILE.",
+    b"BZh": "a bzip2 file. Unpack it first: bunzip2 FILE.",
+    b"\xfd7zXZ": "an xz file. Unpack it first: unxz FILE.",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file. Unpack it first: unzstd FILE.",
+    b"\xff\xfe": "text in UTF-16. Convert it first: iconv -f UTF-16 -t UTF-8 FILE.",
+    b"\xfe\xff": "text in UTF-16. Convert it first: iconv -f UTF-16 -t UTF-8 FILE.",
+}
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """What a label file says."""
+
+    pairs: dict[str, tuple[str, str | None]]  # The genre and the second genre, if any, by track id.
+    conflicts: dict[str, tuple[str, str]]  # Tracks that have two genres on two lines: the first, which counts, and
+    # the other.
+
+
+def label_of(text: str | None) -> str | None:
+    """Return a label as it counts: without space around it, and None where it is empty or blank."""
+    return (text or "").strip() or None
+
+
+def read_labels(path: Path) -> LabelFile:
     """Return the genre and the second genre, if any, of each track id in the file; see the module.
 
-    A malformed line is a `LabelError` that names the line.
+    A file that is no text in UTF-8, and a malformed line, is a `LabelError` that names the line.
     """
     if not path.is_file():
-        raise LabelError(f"{path}: expected a label file, found no such file")
-    if zipfile.is_zipfile(path):
-        raise LabelError(f"{path}: expected a label file, found a zip archive. Unzip it first.")
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        labels = dict(
-            _label(line, f"{path}, line {number}")
-            for number, line in enumerate(file, start=1)
-            if line.strip() and not line.startswith("#")
-        )
-    if not labels:
+        found = "something else" if path.exists() else "no such file"
+        raise LabelError(f"{path}: expected a label file, found {found}")
+    with path.open("rb") as file:
+        start = file.read(4096)
+    _check_text(path, start)
+    pairs: dict[str, tuple[str, str | None]] = {}
+    conflicts: dict[str, tuple[str, str]] = {}
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.startswith("#") or not line.strip():
+                continue
+            track_id, genres = _label(line, f"{path}, line {number}")
+            first = pairs.setdefault(track_id, genres)
+            if first[0] != genres[0]:
+                conflicts.setdefault(track_id, (first[0], genres[0]))
+    if not pairs:
         raise LabelError(f"{path}: expected at least one labelled track, found none")
-    return labels
+    return LabelFile(pairs, conflicts)
+
+
+def _check_text(path: Path, start: bytes) -> None:
+    packed = next((what for magic, what in PACKED.items() if start.startswith(magic)), None)
+    if packed or b"\0" in start:
+        raise LabelError(f"{path}: expected a label file, found {packed or 'a binary file'}")
 
 
 def _label(line: str, where: str) -> tuple[str, tuple[str, str | None]]:
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        odd = line[error.start].encode(errors="surrogateescape")
+        raise LabelError(
+            f"{where}: expected text in UTF-8, found the byte {odd!r}. "
+            "If the file is in Latin-1, convert it first: iconv -f LATIN1 -t UTF-8 FILE."
+        ) from None
     track_id, *genres = (field.strip() for field in line.split("\t"))
     if not track_id or not genres or not genres[0] or len(genres) > 2:
         raise LabelError(f"{where}: expected track id, tab, genre[, tab, genre]; found {line.rstrip()!r}")

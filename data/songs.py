@@ -29,7 +29,7 @@ from tqdm import tqdm
 from tyro.conf import Positional, UseAppendAction, arg
 
 from segue.command import run
-from segue.data.labels import read_label_pairs
+from segue.data.labels import LabelFile, read_labels
 from segue.data.song import Units
 from segue.data.sources.conversion import Conversion, faults
 from segue.data.sources.folder import names_of
@@ -94,11 +94,14 @@ def songs(
     found = {source.units for source in opened}
     if len(found) > 1:
         raise SongError(f"{', '.join(map(str, sources))}: raw and standardised songs cannot share a table")
-    labelling = _labelling(opened, labels, classes)
+    label_file = read_labels(labels) if labels else None
+    labelling = _labelling(opened, label_file, classes)
     key = _key(sources, labels, [classes, where, kind, units, strict])
     report = Conversion(out, opened[0].units)
     for source in opened:
         report.pass_over(source.passed_over)
+    if label_file and label_file.conflicts:
+        report.warn(f"{labels}: {_conflicts(label_file)}")
     if balance is None:
         return _write(opened, out, report, labelling, strict, key)
     everything = out.with_name(f".{out.stem}.everything.arrow")
@@ -117,7 +120,9 @@ def draw_balanced(
     for label in range(len(everything.classes)):
         drawn.append(rng.permutation(np.flatnonzero(everything.labels == label))[:most])
     rows = np.sort(np.concatenate(drawn))
-    balanced = Conversion(report.out, report.units, left_out=report.left_out, passed_over=report.passed_over)
+    balanced = Conversion(
+        report.out, report.units, left_out=report.left_out, passed_over=report.passed_over, warnings=report.warnings
+    )
     with write_table(report.out, report.units, classes) as table:
         for start in range(0, len(rows), BATCH_SONGS):
             batch = everything.batch(rows[start : start + BATCH_SONGS])
@@ -179,6 +184,11 @@ def _convert(
             if resumable:
                 resumable.note({"done": done, "report": report.state()})
     progress.close()
+    if labelling.pairs and seen and not any(name in labelling.pairs for name in seen):
+        report.warn(
+            "no label is used: none of the ids in the label file is among the songs, "
+            f"ids there are like {next(iter(labelling.pairs))!r}, of the songs like {min(seen)!r}"
+        )
     if not report.songs:
         reasons = "; ".join(f"{reason}: {tally}" for reason, tally in report.left_out.items())
         raise SongError(
@@ -223,9 +233,14 @@ def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
     return conditions
 
 
-def _labelling(sources: Sequence[Source], labels: Path | None, chosen: tuple[str, ...]) -> Labelling:
+def _conflicts(labels: LabelFile) -> str:
+    shown = [f"{name} ({first}, {other})" for name, (first, other) in labels.conflicts.items()]
+    return f"tracks with two different genres, of which the first is taken: {Tally(len(shown), shown[:3])}"
+
+
+def _labelling(sources: Sequence[Source], labels: LabelFile | None, chosen: tuple[str, ...]) -> Labelling:
     """Return the labelling by a label file and the chosen classes; a class that no song has is a `LabelError`."""
-    pairs = read_label_pairs(labels) if labels else None
+    pairs = labels.pairs if labels else None
     own = tuple(dict.fromkeys(name for source in sources for name in source.classes))
     known = {genre for genre, _ in pairs.values()} if pairs else set(own)
     unknown = [name for name in chosen if name not in known]

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from segue.atomic import atomic_file
 from segue.data.columns import FLAT_WINDOW, SEGMENTS
+from segue.data.labels import label_of
 from segue.data.song import N_FEATURES, WINDOW, Floats, Ints, Songs, Units
 from segue.errors import LabelError, SongError
 
@@ -119,8 +120,8 @@ class SongTable:
         units: `raw` or `standardised`.
         classes: the class names, in the order that `labels` counts them.
         song_ids: (n_songs,) the ids.
-        labels: (n_songs,) index into `classes`, -1 where there is no label.
-        groups: (n_songs,) the artist, None where unknown.
+        labels: (n_songs,) index into `classes`, -1 where there is no label; an empty or blank label is none.
+        groups: (n_songs,) the artist, None where unknown or blank.
         second_labels: (n_songs,) the second genre some songs have; kept, but not learnt from.
     """
 
@@ -131,10 +132,11 @@ class SongTable:
         metadata = table.schema.metadata or {}
         self.units = _units(path, metadata, units)
         self.song_ids: list[str] = table["song_id"].to_pylist()
-        names = _texts(table, "label")
-        self.groups = _texts(table, "group")
-        self.second_labels = _texts(table, "second_label")
-        listed = json.loads(metadata.get(b"segue.classes", b"[]"))
+        names, self.groups, self.second_labels = (
+            [label_of(text) for text in _texts(table, name)] for name in ("label", "group", "second_label")
+        )
+        listed = dict.fromkeys(map(label_of, json.loads(metadata.get(b"segue.classes", b"[]"))))
+        listed.pop(None, None)
         self.classes: tuple[str, ...] = tuple(listed or sorted({name for name in names if name is not None}))
         self.labels = self._indices(names)
         chunks = [_segments(chunk) for chunk in table["segments"].chunks]

@@ -27,6 +27,7 @@ class Conversion:
     short: Tally = field(default_factory=Tally)  # Songs below one window.
     left_out: dict[str, Tally] = field(default_factory=dict)  # By reason.
     passed_over: dict[str, Tally] = field(default_factory=dict)  # What lies in the sources and is no song, by reason.
+    warnings: list[str] = field(default_factory=list)  # What deserves a look; also in the log.
 
     def __str__(self) -> str:
         classes = ", ".join(f"{name} {count}" for name, count in sorted(self.labelled.items()))
@@ -38,6 +39,7 @@ class Conversion:
             f"  left out: {sum(tally.count for tally in self.left_out.values())}",
             *(f"    {reason}: {tally}" for reason, tally in self.left_out.items()),
             *(f"  passed over, {reason}: {tally}" for reason, tally in self.passed_over.items()),
+            *(f"  warning: {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
 
@@ -61,6 +63,12 @@ class Conversion:
             mine = self.passed_over.setdefault(reason, Tally())
             mine.add(tally.examples)
             mine.count += tally.count - len(tally.examples)
+
+    def warn(self, warning: str) -> None:
+        """Keep a warning, once, and log it."""
+        if warning not in self.warnings:
+            log.warning("warning: %s", warning)
+            self.warnings.append(warning)
 
     def state(self) -> dict[str, Any]:
         """Return all of it but the path as JSON types, for `of_state`."""

@@ -12,16 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segue.data.song import N_FEATURES, WINDOW, Units
-from segue.data.sources.npz import FLOATS, NpzArrays, SongFacts, recognise_units
-from segue.data.sources.source import BATCH_SONGS, NOTHING, Kind, Options, Skipped, Source, starts_with
+from segue.data.sources.npz import NpzArrays, SongFacts, recognise_units
+from segue.data.sources.source import BATCH_SONGS, Kind, Options, Skipped, Source, starts_with
 from segue.data.table import SongBatch
 from segue.errors import SongError
 
 
 class CourseFile:
     """One `.npz` file of the course layout; see the module."""
-
-    passed_over = NOTHING
 
     def __init__(
         self,
@@ -34,6 +32,8 @@ class CourseFile:
         self._arrays = NpzArrays(path)
         self._facts = SongFacts(self._arrays, _count_songs(self._arrays), name)
         self.classes = self._facts.classes
+        self.label_map = self._facts.label_map
+        self.passed_over = self._arrays.passed_over
         self._rows = self._facts.select(where or {})
         self.units: Units = units or recognise_units(self._first_segments())
 
@@ -56,10 +56,8 @@ class CourseFile:
 
 
 def _count_songs(arrays: NpzArrays) -> int:
-    if "inputs" not in arrays.headers:
-        raise SongError(f"{arrays.path}: expected an array 'inputs', found {', '.join(arrays.headers) or 'none'}")
-    header = arrays.headers["inputs"]
-    if header.dtype not in FLOATS:
+    header = arrays.expect("inputs")
+    if not header.is_float:
         raise SongError(f"{arrays.path}: expected inputs of type float16 or float32, found {header.dtype}")
     if header.shape[1:] not in ((WINDOW * N_FEATURES,), (WINDOW, N_FEATURES)):
         raise SongError(f"{arrays.path}: expected inputs of shape (n, 3000) or (n, 120, 25), found {header.shape}")

@@ -23,8 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segue.data.song import N_FEATURES, Ints, Songs, Units, check_segments
-from segue.data.sources.npz import NpzArrays, array_names, classes_of, labels_of, recognise_units, whole_numbers
-from segue.data.sources.source import NOTHING, Kind, Options, Skipped, Source, in_batches, readable
+from segue.data.sources.npz import (
+    NpzArrays,
+    array_names,
+    classes_in,
+    label_map_of,
+    labels_of,
+    recognise_units,
+    whole_numbers,
+)
+from segue.data.sources.source import LONGEST, Kind, Options, Skipped, Source, in_batches, readable
 from segue.data.table import SongBatch
 from segue.errors import SongError
 
@@ -34,18 +42,18 @@ SAMPLE_SEGMENTS = 25_000  # from which the units are recognised
 class CourseBuckets:
     """One variable-length `.npz` file; see the module."""
 
-    passed_over = NOTHING
-
     def __init__(self, path: Path, units: Units | None = None, name: str | None = None) -> None:
         """Open the file; without `units` they are recognised, since only raw songs keep within the raw ranges."""
         self._arrays = NpzArrays(path)
         self._name = name or readable(path.stem)
-        self.classes = classes_of(self._arrays)
-        lengths = sorted(int(name.removeprefix("inputs_")) for name in self._arrays.headers if _is_bucket(name))
+        self.passed_over = self._arrays.passed_over
+        label_map = label_map_of(self._arrays)
+        self.classes = classes_in(label_map)
+        lengths = sorted(int(name.removeprefix("inputs_")) for name in self._arrays.names if _is_bucket(name))
         if not lengths:
-            found = ", ".join(self._arrays.headers) or "none"
+            found = ", ".join(self._arrays.names) or "none"
             raise SongError(f"{path}: expected arrays 'inputs_250', 'inputs_500' and so on, found {found}")
-        self._buckets = [_bucket(self._arrays, length, self.classes) for length in lengths]
+        self._buckets = [_bucket(self._arrays, length, label_map) for length in lengths]
         self.units: Units = units or recognise_units(self._sample())
 
     def __len__(self) -> int:
@@ -78,7 +86,7 @@ def recognises(path: Path) -> bool:
 
 
 def _is_bucket(name: str) -> bool:
-    return re.fullmatch(r"inputs_[1-9]\d*", name, re.ASCII) is not None
+    return re.fullmatch(r"inputs_[1-9]\d{0,9}", name, re.ASCII) is not None
 
 
 @dataclass(frozen=True)
@@ -90,19 +98,21 @@ class _Bucket:
     labels: list[str | None]
 
 
-def _bucket(arrays: NpzArrays, length: int, classes: Sequence[str]) -> _Bucket:
+def _bucket(arrays: NpzArrays, length: int, label_map: Sequence[str | None]) -> _Bucket:
     inputs, indices = f"inputs_{length}", f"indices_{length}"
-    header = arrays.headers[inputs]
-    if header.dtype.kind != "f" or header.dtype.itemsize > 8:
+    header = arrays.expect(inputs)
+    if not header.is_float:
         raise SongError(f"{arrays.path}: expected {inputs} of type float16 or float32, found {header.dtype}")
     if header.shape[1:] not in ((length, N_FEATURES), (length * N_FEATURES,)):
         raise SongError(
             f"{arrays.path}: expected {inputs} of shape (songs, {length}, 25) or (songs, {length * N_FEATURES}), "
             f"found {header.shape}"
         )
+    if length > LONGEST:
+        raise SongError(f"{arrays.path}: expected songs of at most {LONGEST} segments, found {inputs}")
     n_songs = header.shape[0]
     numbers = whole_numbers(arrays, indices, n_songs)
-    return _Bucket(length, numbers, labels_of(arrays, f"targets_{length}", n_songs, classes))
+    return _Bucket(length, numbers, labels_of(arrays, f"targets_{length}", n_songs, label_map))
 
 
 def _song(padded: NDArray[Any], song_id: str, label: str | None, units: Units) -> SongBatch | Skipped:

@@ -10,16 +10,14 @@ from pathlib import Path
 
 from segue.data.song import Units
 from segue.data.sources.course import CourseFile
-from segue.data.sources.npz import NpzArrays, array_names, classes_of, labels_of
-from segue.data.sources.source import NOTHING, Kind, Options, Skipped, Source
+from segue.data.sources.npz import NpzArrays, array_names, classes_in, label_map_of, labels_of
+from segue.data.sources.source import Kind, Options, Skipped, Source
 from segue.data.table import SongBatch
 from segue.errors import LabelError, SongError
 
 
 class CoursePair:
     """The course's test songs: `...-inputs.npz` and, where they are published, their `...-targets.npz` beside it."""
-
-    passed_over = NOTHING
 
     def __init__(self, path: Path, units: Units | None = None, name: str | None = None) -> None:
         """Open both halves, given either; `label_map` may be in them or in the training or validation file beside."""
@@ -29,11 +27,13 @@ class CoursePair:
         self._songs = CourseFile(inputs, units, name=name)
         self.units: Units = self._songs.units
         self.classes = self._songs.classes
+        self.passed_over = self._songs.passed_over
         self._labels: list[str | None] = [None] * len(self._songs)
         if targets.is_file():
             arrays = NpzArrays(targets)
-            self.classes = _classes_beside(arrays, self.classes)
-            self._labels = labels_of(arrays, "targets", len(self._songs), self.classes)
+            label_map = _label_map_beside(arrays, self._songs.label_map)
+            self.classes = classes_in(label_map)
+            self._labels = labels_of(arrays, "targets", len(self._songs), label_map)
 
     def __len__(self) -> int:
         return len(self._songs)
@@ -58,20 +58,20 @@ def _halves(path: Path) -> tuple[Path, Path]:
     return path.with_name(f"{start}-inputs.npz"), path.with_name(f"{start}-targets.npz")
 
 
-def _classes_beside(targets: NpzArrays, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the class names from the targets' file, else those `known`, else from the training or validation file."""
+def _label_map_beside(targets: NpzArrays, known: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    """Return the class of each target: from its file, else those `known`, else from the training or validation file."""
     start = targets.path.name.removesuffix("-targets.npz").removesuffix("-test")
     beside = [targets.path.with_name(f"{start}-{name}.npz") for name in ("train", "valid")]
-    classes = classes_of(targets) or known
+    label_map = label_map_of(targets) or known
     for path in beside:
-        if not classes and path.is_file():
-            classes = classes_of(NpzArrays(path))
-    if not classes:
+        if not label_map and path.is_file():
+            label_map = label_map_of(NpzArrays(path))
+    if not label_map:
         raise LabelError(
             f"{targets.path}: expected label_map, the class names, in it or in {beside[0].name} beside it; found none. "
             "Put the training file into the same folder."
         )
-    return classes
+    return label_map
 
 
 def _open(path: Path, options: Options) -> Source:

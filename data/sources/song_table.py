@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from segue.data.labels import label_of
 from segue.data.song import Ints, Units
 from segue.data.sources.source import BATCH_SONGS, NOTHING, Kind, Options, Skipped, Source, select, starts_with
 from segue.data.table import NO_LABEL, SongBatch, SongTable
@@ -58,7 +59,7 @@ class ParquetSource:
         except pa.ArrowException as error:
             raise SongError(f"{path}: the file cannot be read, it may be cut short: {error}") from None
         n = self._file.metadata.num_rows
-        fields = {name: columns.get(name, [None] * n) for name in FIELDS}
+        fields = {name: [label_of(text) for text in columns.get(name, [None] * n)] for name in FIELDS}
         head = SongTable(path, units, self._file.schema_arrow.empty_table())  # Checks the columns, reads the metadata.
         self.units: Units = head.units
         self.classes = head.classes or tuple(sorted({name for name in fields["label"] if name is not None}))

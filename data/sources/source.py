@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,10 +11,11 @@ import numpy as np
 
 from segue.data.song import Songs, Units
 from segue.data.table import SongBatch
-from segue.errors import ConfigError
+from segue.errors import ConfigError, SegueError, SongError
 
 BATCH_SONGS = 1000
 BATCH_SEGMENTS = 200_000  # 20 MB: a batch of very long songs ends early.
+LONGEST = 100_000  # Segments of a song, some seven hours; what claims to be longer is damaged.
 EXAMPLES = 10
 
 
@@ -101,6 +103,25 @@ def starts_with(path: Path, magic: bytes) -> bool:
 def readable(name: str) -> str:
     """Return the name of a file as text; bytes of it that are no text become U+FFFD."""
     return os.fsencode(name).decode(errors="replace")
+
+
+def clean(text: str) -> str:
+    """Return text that Arrow can hold: half characters, which JSON and numpy can spell, become question marks."""
+    return text.encode(errors="replace").decode()
+
+
+@contextmanager
+def damage_named(what: str, advice: str = "") -> Iterator[None]:
+    """Turn whatever a library raises over a damaged file into a `SongError` that begins with `what`.
+
+    h5py, zipfile with its codecs, and numpy's parser of headers raise a dozen classes of errors and document none.
+    """
+    try:
+        yield
+    except SegueError:
+        raise
+    except Exception as error:
+        raise SongError(f"{what}: {error or type(error).__name__}{advice}") from None
 
 
 def select(path: Path, fields: Mapping[str, Any], n_songs: int, where: Mapping[str, Sequence[str]]) -> list[int]:

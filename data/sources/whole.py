@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from segue.data.song import N_FEATURES, Ints, Units
-from segue.data.sources.npz import FLOATS, NpzArrays, SongFacts, array_names, recognise_units, whole_numbers
-from segue.data.sources.source import NOTHING, Kind, Options, Skipped, Source, in_batches
+from segue.data.sources.npz import NpzArrays, SongFacts, array_names, recognise_units, whole_numbers
+from segue.data.sources.source import LONGEST, Kind, Options, Skipped, Source, in_batches
 from segue.data.table import SongBatch
 from segue.errors import SongError
 
@@ -24,8 +24,6 @@ SUFFIX = "_full_length"
 
 class WholeSongs:
     """One `.npz` file of whole songs; see the module."""
-
-    passed_over = NOTHING
 
     def __init__(
         self,
@@ -39,6 +37,7 @@ class WholeSongs:
         self._lengths = _lengths(self._arrays)
         self._facts = SongFacts(_with_labels(self._arrays, len(self._lengths)), len(self._lengths), name)
         self.classes = self._facts.classes
+        self.passed_over = self._arrays.passed_over
         self._rows = self._facts.select(where or {})
         sample = next(self._arrays.blocks("segments", SAMPLE_SEGMENTS), np.zeros((0, N_FEATURES), np.float32))
         self.units: Units = units or recognise_units(sample)
@@ -63,17 +62,19 @@ def recognises(path: Path) -> bool:
 
 def _lengths(arrays: NpzArrays) -> Ints:
     """Return how many segments each song has, (n,)."""
-    if "segments" not in arrays.headers or "lengths" not in arrays.headers:
+    segments, lengths = arrays.header("segments"), arrays.header("lengths")
+    if segments is None or lengths is None:
         raise SongError(
-            f"{arrays.path}: expected arrays 'segments' and 'lengths', found {', '.join(arrays.headers) or 'none'}"
+            f"{arrays.path}: expected arrays 'segments' and 'lengths', found {', '.join(arrays.names) or 'none'}"
         )
-    segments, lengths = arrays.headers["segments"], arrays.headers["lengths"]
-    if segments.dtype not in FLOATS or segments.shape[1:] != (N_FEATURES,):
+    if not segments.is_float or segments.shape[1:] != (N_FEATURES,):
         raise SongError(
             f"{arrays.path}: expected segments (n, {N_FEATURES}) of type float16 or float32, found {segments.dtype} "
             f"{segments.shape}"
         )
     counts = whole_numbers(arrays, "lengths", prod(lengths.shape))
+    if counts.max(initial=0) > LONGEST:
+        raise SongError(f"{arrays.path}: expected lengths of at most {LONGEST} segments, found {counts.max()}")
     if counts.min(initial=1) < 1 or counts.sum() != segments.shape[0]:
         raise SongError(
             f"{arrays.path}: expected lengths above 0 that add up to the {segments.shape[0]} segments, found a least "

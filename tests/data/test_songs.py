@@ -60,6 +60,7 @@ def test_json_is_exactly_one_document(tmp_path: Path, capsys: pytest.CaptureFixt
         "short": {"count": 0, "examples": []},
         "left_out": {},
         "passed_over": {},
+        "warnings": [],
     }
 
 
@@ -256,6 +257,46 @@ def test_a_label_file_gives_the_genres(tmp_path: Path, capsys: pytest.CaptureFix
     assert report["labelled"] == {"Swing": 1, "Bebop": 1}
     assert report["unlabelled"]["examples"] == ["TR1", "TR3", "TR4", "TR5"]
     assert SongTable(tmp_path / "out.arrow").classes == ("Bebop", "Swing")
+
+
+def test_two_genres_of_one_track_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "songs.cls").write_text("TR0\tSwing\nTR0\tBebop\nTR1\tSwing\nTR1\tSwing\n")
+    source = course_file(tmp_path / "course.npz")
+    report = answer(capsys, source, tmp_path / "out.arrow", "--labels", tmp_path / "songs.cls")
+    (warning,) = report["warnings"]
+    assert report["labelled"] == {"Swing": 2}
+    assert warning.endswith("tracks with two different genres, of which the first is taken: 1: TR0 (Swing, Bebop)")
+
+
+@pytest.mark.parametrize("ids", ["SO{}", "tr{}", '"TR{}"', "TR{}.h5"])
+def test_a_label_file_of_other_ids_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], ids: str) -> None:
+    (tmp_path / "songs.cls").write_text("".join(f"{ids.format(row)}\tSwing\n" for row in range(6)))
+    source = course_file(tmp_path / "course.npz")
+    report = answer(capsys, source, tmp_path / "out.arrow", "--labels", tmp_path / "songs.cls")
+    (warning,) = report["warnings"]
+    assert report["labelled"] == {}
+    assert f"none of the ids in the label file is among the songs, ids there are like {ids.format(0)!r}" in warning
+    assert warning.endswith("of the songs like 'TR0'")
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "parquet"])
+def test_a_blank_label_of_a_table_is_none(tmp_path: Path, suffix: str) -> None:
+    batch = random_batch([3] * 5, labels=["Rock", "", "  ", " Rock ", None], groups=["A", "", " ", "A ", None])
+    save(tmp_path / f"all.{suffix}", batch, classes=["", "Rock", " "])
+    assert run(tmp_path / f"all.{suffix}", tmp_path / "out.arrow") == 0
+    for table in (SongTable(tmp_path / f"all.{suffix}"), SongTable(tmp_path / "out.arrow")):
+        assert (table.classes, table.labels.tolist()) == (("Rock",), [0, -1, -1, 0, -1])
+        assert table.groups == ["A", None, None, "A", None]
+
+
+def test_a_blank_name_in_a_label_map_is_no_class(tmp_path: Path) -> None:
+    source = course_file(
+        tmp_path / "course.npz", label_map=np.array([" ", " Folk", "Folk"]), group=np.array(["", "A"] * 3)
+    )
+    assert run(source, tmp_path / "out.arrow") == 0
+    table = SongTable(tmp_path / "out.arrow")
+    assert (table.classes, table.labels.tolist()) == (("Folk",), [-1, 0, 0, -1, 0, -1])
+    assert table.groups == [None, "A"] * 3
 
 
 def test_a_missing_label_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

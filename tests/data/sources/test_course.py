@@ -113,7 +113,7 @@ BAD_FILES: dict[str, tuple[dict[str, Any], type[SegueError], str]] = {
         LabelError,
         "expected targets below 2, the length of label_map; found 2",
     ),
-    "no label_map": ({"label_map": None}, LabelError, "expected targets below 0, the length of label_map; found 1"),
+    "no label_map": ({"label_map": None}, LabelError, "expected an array 'label_map', the names of the"),
     "a label_map that is no list": ({"label_map": np.array("Jazz")}, LabelError, "label_map"),
     "broken targets": (
         {"targets": np.full(5, 0.5)},

@@ -18,7 +18,7 @@ from segue.data.sources import course_pair
 from segue.data.sources.course_buckets import CourseBuckets, recognises
 from segue.data.sources.course_pair import CoursePair
 from segue.data.sources.npz import NpzArrays
-from segue.data.sources.source import Skipped, Source
+from segue.data.sources.source import Skipped, Source, Tally
 from segue.data.table import SongBatch
 from segue.errors import LabelError, SegueError, SongError
 from tests.support.random_songs import random_segments
@@ -256,11 +256,6 @@ BAD_FILES: dict[str, tuple[dict[str, Any], type[SegueError], str]] = {
         SongError,
         "label_map.npy holds Python objects, which only",
     ),
-    "object of no use": (
-        {"notes": np.array([{}])},
-        SongError,
-        "notes.npy holds Python objects, which only pickle can read",
-    ),
     "Fortran order": ({"inputs_8": np.asfortranarray(INPUTS_8)}, SongError, "expected inputs_8.npy in C order"),
     "structured": ({"inputs_8": np.zeros((3, 8, 25), [("a", "f4")])}, SongError, "type float16 or float32, found [("),
     "broken indices": (
@@ -283,7 +278,7 @@ BAD_FILES: dict[str, tuple[dict[str, Any], type[SegueError], str]] = {
         LabelError,
         "targets_8 below 3, the length of label_map; found 3",
     ),
-    "no label_map": ({"label_map": NONE}, LabelError, "targets_4 below 0, the length of label_map; found 2"),
+    "no label_map": ({"label_map": NONE}, LabelError, "expected an array 'label_map', the names of the"),
     "numbers for names": ({"label_map": np.arange(3)}, LabelError, "expected names in label_map, found int64 (3,)"),
     "one name": ({"label_map": np.array("Jazz")}, LabelError, "expected names in label_map, found <U4 ()"),
 }
@@ -299,6 +294,12 @@ def test_a_file_that_breaks_the_layout_is_refused(
         CourseBuckets(path)
     assert str(raised.value).startswith(f"{path}: ")
     assert complaint in str(raised.value)
+
+
+def test_an_array_that_is_not_needed_is_passed_over_where_it_cannot_be_read(tmp_path: Path) -> None:
+    source = CourseBuckets(save(tmp_path / "c.npz", small() | {"notes": np.array([{}])}))
+    assert source.passed_over == {"an array that cannot be read and is not needed": Tally(1, ["notes"])}
+    assert len(list(source.batches())) == 1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
@@ -365,7 +366,7 @@ def test_arrays_of_the_second_format_are_read(tmp_path: Path) -> None:
         archive.writestr("a.npy", stream.getvalue())
         archive.writestr("readme.txt", "not an array")
     arrays = NpzArrays(tmp_path / "a.npz")
-    assert list(arrays.headers) == ["a"]
+    assert arrays.names == ["a"]
     np.testing.assert_array_equal(list(arrays.rows("a")), arrays.read("a"))
     np.testing.assert_array_equal(arrays.read("a"), [[0, 1], [2, 3], [4, 5]])
 
