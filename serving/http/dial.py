@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl
 
-from segue.serving.bundle.bundle import Manifest
+from segue.serving.bundle.manifest import Manifest
 from segue.serving.http.refusal import Refusal
 from segue.serving.http.settings import Settings
 
