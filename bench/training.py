@@ -74,6 +74,7 @@ class PlainNetwork(nn.Module):
         """Begin with the weights of `network`."""
         super().__init__()
         readout = network.head.readout
+        assert isinstance(readout, nn.Linear)
         self.state = network.config.state
         self.affine = nn.Linear(N_FEATURES + self.state, self.state)
         self.norm = nn.BatchNorm1d(self.state, eps=EPS, momentum=MOMENTUM)

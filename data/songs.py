@@ -30,6 +30,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from segue.command import run
 from segue.data.labels import LabelFile, read_labels
+from segue.data.parts import parts_of
 from segue.data.song import Units
 from segue.data.sources.conversion import Conversion, faults
 from segue.data.sources.folder import names_of
@@ -44,10 +45,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Labelling:
-    """Which genre a song gets."""
+    """Which genre a song gets, and whether it stays one."""
 
     pairs: Mapping[str, tuple[str, str | None]] | None  # Genre and second genre by song id; None: the source's own.
     classes: tuple[str, ...]  # The classes that are kept, in order; empty: all.
+    parts: bool = False  # Whether every 120 segments of a song become a song of their own.
 
     def apply(self, batch: SongBatch) -> SongBatch:
         """Return the batch with the genres of its songs."""
@@ -56,7 +58,8 @@ class Labelling:
             found = [self.pairs.get(name, (None, None)) for name in batch.song_ids]
             genres, seconds = [genre for genre, _ in found], [second for _, second in found]
         kept = [name if not self.classes or name in self.classes else None for name in genres]
-        return replace(batch, labels=kept, second_labels=seconds)
+        labelled = replace(batch, labels=kept, second_labels=seconds)
+        return parts_of(labelled) if self.parts else labelled
 
 
 def songs(

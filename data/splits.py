@@ -6,18 +6,19 @@ Needs scikit-learn, which training installs.
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from segue.data.joined import JoinedSongs
 from segue.data.song import Ints
 from segue.data.table import NO_LABEL, SongTable
 from segue.errors import ConfigError, LabelError
 
 log = logging.getLogger(__name__)
 
-HANDS = 20  # Songs are dealt into this many equal hands, so a share is a multiple of 5 %.
+HANDS = 20  # Shares that are multiples of 5 % are dealt as so many equal hands.
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Shares:
     """Which share of the labelled songs goes where; what is left trains."""
 
     validation: float = 0.1  # Share of the songs that picks the best epoch.
-    calibration: float = 0.2  # Share that sets temperatures and the threshold; no model trains on it.
+    calibration: float = 0.2  # Share that sets temperatures and the threshold; no model trains on it. 0: no bundle.
     test: float = 0.0  # Share kept for the figures in the bundle; 0 where a table of test songs stands apart.
 
     def __post_init__(self) -> None:
@@ -33,8 +34,10 @@ class Shares:
         shares = (self.validation, self.calibration, self.test)
         if not (min(shares) >= 0 and round(sum(shares), 9) <= 0.9):
             raise ConfigError(f"expected shares of at least 0 that leave at least 0.1 to train on; found {self}")
-        if any(abs(share * HANDS - round(share * HANDS)) > 1e-6 for share in shares):
-            raise ConfigError(f"expected shares that are multiples of {1 / HANDS:g}; found {self}")
+
+    def in_hands(self) -> bool:
+        """Tell whether every share is a whole number of hands."""
+        return all(abs(share * HANDS - round(share * HANDS)) < 1e-6 for share in vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -48,23 +51,69 @@ class Splits:
 
 
 def split(songs: SongTable, shares: Shares, seed: int) -> Splits:
-    """Deal the labelled songs of a table to train, validation, calibration and test."""
+    """Deal the labelled songs of a table to train, validation, calibration and test.
+
+    Of `JoinedSongs`, the second table validates, whatever the share for that, and the first is dealt.
+    """
+    if isinstance(songs, JoinedSongs):
+        return _around(songs, shares, seed)
     rows = labelled_rows(songs)
     odd = next((name for name in songs.classes if "\t" in name), None)
     if odd is not None:
         raise LabelError(
             f"{songs.path}: expected classes without tabs, which stand between them in a model; found {odd!r}"
         )
-    hand_of = deal(songs, rows, HANDS, seed)
-    parts: list[Ints] = []
-    first = 0
-    for share in (shares.validation, shares.calibration, shares.test):
-        last = first + round(share * HANDS)
-        parts.append(rows[(hand_of >= first) & (hand_of < last)])
-        first = last
-    splits = Splits(rows[hand_of >= first], *parts)
+    wanted = (shares.validation, shares.calibration, shares.test)
+    if shares.in_hands():
+        ends = np.cumsum([round(share * HANDS) for share in wanted])
+        part_of = np.searchsorted(ends, deal(songs, rows, HANDS, seed), side="right")
+    else:
+        part_of = deal_shares(songs, rows, (*wanted, 1 - sum(wanted)), seed)
+    validation, calibration, test, train = (rows[part_of == part] for part in range(4))
+    splits = Splits(train, validation, calibration, test)
     _warn_of_rare_classes(songs, splits)
     return splits
+
+
+def deal_shares(songs: SongTable, rows: Ints, shares: Sequence[float], seed: int) -> Ints:
+    """Return the part (0 .. len(shares) - 1) of each of `rows`, in any shares: stratified, groups kept together.
+
+    Group by group, the largest first, each goes where the classes of its songs are missed most, as shares of what the
+    part is to have. Groups of one size come in random order.
+    """
+    labels, rng = songs.labels[rows], np.random.default_rng(seed)
+    numbers = _group_numbers([songs.groups[row] for row in rows])
+    groups = np.arange(len(rows)) if numbers is None else np.unique(numbers, return_inverse=True)[1]
+    counts = np.zeros((groups.max() + 1, len(songs.classes)))
+    np.add.at(counts, (groups, labels), 1)
+    wanted = np.outer(shares, counts.sum(axis=0))
+    missing, floor = wanted.copy(), np.maximum(wanted, 1e-9)
+    order = rng.permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    part_of_group = np.empty(len(counts), dtype=np.int64)
+    open_parts = np.flatnonzero(np.asarray(shares) > 0)
+    for group in order:
+        missed = (counts[group] * missing[open_parts] / floor[open_parts]).sum(axis=1)
+        part = open_parts[int(missed.argmax())]
+        part_of_group[group] = part
+        missing[part] -= counts[group]
+    part_of: Ints = part_of_group[groups]
+    return part_of
+
+
+def _around(songs: JoinedSongs, shares: Shares, seed: int) -> Splits:
+    """Deal the first table, and let the labelled songs of the second validate."""
+    validation = songs.second_rows[songs.labels[songs.second_rows] != NO_LABEL]
+    if not len(validation):
+        raise LabelError(f"{songs.second_path}: expected validation songs with labels, found none")
+    shared = {songs.groups[row] for row in validation} & set(songs.groups[: songs.second_rows[0]]) - {None}
+    if shared:
+        log.warning(
+            "%s: %d artists are in %s too; the validation accuracy will be too good", songs.second_path, len(shared),
+            songs.path,
+        )  # fmt: skip
+    dealt = split(SongTable(songs.path), replace(shares, validation=0.0), seed)
+    return replace(dealt, validation=validation)
 
 
 def _warn_of_rare_classes(songs: SongTable, splits: Splits) -> None:

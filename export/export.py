@@ -39,7 +39,7 @@ from segue.serving.runtime import Provider
 from segue.serving.timing import SERVING_BATCH, us_per_window
 from segue.serving.tradeoff import area_above_random, evaluation
 from segue.training.networks.network import Network
-from segue.training.runs import Run, load_run, load_splits, unlabelled_rows
+from segue.training.runs import Run, load_run, load_splits, open_songs_of, unlabelled_rows
 
 PARITY_SONGS = 1000
 
@@ -139,10 +139,12 @@ def export(
     started = time.perf_counter()
     student_run, student_network = load_run(run, "student")
     teacher_run, teacher_network = load_run(run / "teacher", "teacher")
-    table = SongTable(songs or Path(student_run.songs))
+    table = open_songs_of(student_run, songs)
     splits = load_splits(run, student_run, table)
     if not len(splits.calibration):
-        raise RunError(f"{run}: expected calibration songs, found none. Train the teacher with --calibration above 0.")
+        raise RunError(
+            f"{run}: expected calibration songs, found none. Train the teacher with --calibration above 0: a run without calibration songs sets no threshold and makes no bundle."
+        )
     labels = table.labels[splits.calibration]
     with atomic_folder(out, MANIFEST) as folder:
         student, teacher = (

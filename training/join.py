@@ -19,13 +19,22 @@ from segue.atomic import atomic_folder
 from segue.command import run
 from segue.data.metrics import log_softmax
 from segue.data.song import Floats
-from segue.data.table import SongTable
 from segue.errors import RunError
 from segue.training.fit.journal import RECORD
 from segue.training.networks.build import EnsembleConfig, SingleConfig
 from segue.training.networks.ensemble import Ensemble
 from segue.training.networks.network import Network
-from segue.training.runs import HeldOut, Run, describe, load_held_out, load_run, load_splits, save_held_out, save_run
+from segue.training.runs import (
+    HeldOut,
+    Run,
+    describe,
+    load_held_out,
+    load_run,
+    load_splits,
+    open_songs_of,
+    save_held_out,
+    save_run,
+)
 from segue.training.train_teacher import TrainedTeacher
 
 
@@ -42,7 +51,7 @@ def join(runs: Positional[tuple[Path, ...]], out: Path, songs: Path | None = Non
         raise RunError(f"expected at least two teacher runs to join, found {len(runs)}")
     loaded = [load_run(folder, "teacher") for folder in runs]
     first = loaded[0][0]
-    table = SongTable(songs or Path(first.songs))
+    table = open_songs_of(first, songs)
     splits = load_splits(runs[0], first, table)
     for folder, (record, _) in zip(runs, loaded, strict=True):
         own = load_splits(folder, record, table)

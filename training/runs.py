@@ -22,6 +22,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
+from segue.data.joined import JoinedSongs, open_songs
 from segue.data.metrics import accuracy, nll, softmax
 from segue.data.song import Floats, Ints, Units
 from segue.data.splits import Splits
@@ -54,6 +55,7 @@ class Run:
     provenance: Provenance
     labels: LabelConfig | None = None  # How a teacher learnt from labels; None of teachers that were joined.
     distillation: DistillationConfig | None = None  # How a student learnt from its teacher ...
+    validation_songs: str | None = None  # Path of the table of validation songs; None where a share validates.
     unlabelled_songs: int = 0  # ... of so many songs without a label too: all of `unlabelled_rows`, or none.
 
 
@@ -96,6 +98,7 @@ def describe(
         labels=labels,
         distillation=distillation,
         unlabelled_songs=unlabelled_songs,
+        validation_songs=str(songs.second_path.resolve()) if isinstance(songs, JoinedSongs) else None,
     )
 
 
@@ -171,6 +174,11 @@ def load_held_out(folder: Path) -> HeldOut:
             f"and {held_out.unlabelled.shape[1]} in unlabelled"
         )
     return held_out
+
+
+def open_songs_of(run: Run, songs: Path | None = None) -> SongTable:
+    """Open the songs of a run, its validation songs among them; `songs` is where its table is now, if it has moved."""
+    return open_songs(songs or Path(run.songs), Path(run.validation_songs) if run.validation_songs else None)
 
 
 def load_splits(folder: Path, run: Run, songs: SongTable) -> Splits:

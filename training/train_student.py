@@ -23,7 +23,6 @@ from tyro.conf import Positional
 from segue.atomic import atomic_folder
 from segue.command import run
 from segue.data.metrics import agreement
-from segue.data.table import SongTable
 from segue.errors import ConfigError, RunError
 from segue.training.fit.execution import Execution
 from segue.training.fit.feed import check_songs
@@ -33,7 +32,7 @@ from segue.training.fit.losses import DistillationConfig, DistillationLoss, Targ
 from segue.training.networks.build import build
 from segue.training.networks.dense import DenseConfig
 from segue.training.networks.standardise import Standardise
-from segue.training.runs import describe, load_held_out, load_run, load_splits, save_run, unlabelled_rows
+from segue.training.runs import describe, load_held_out, load_run, load_splits, open_songs_of, save_run, unlabelled_rows
 
 STUDENT_LOOP = LoopConfig(epochs=30, learning_rate=2e-3)
 
@@ -84,7 +83,7 @@ def train_student(
     execution.prepare()
     teacher_run, teacher_network = load_run(teacher, "teacher")
     held_out = load_held_out(teacher)
-    table = SongTable(songs)
+    table = open_songs_of(teacher_run, songs)
     splits = load_splits(teacher, teacher_run, table)
     check_songs(table, splits.validation)  # Before the training and not in the middle of it.
     without_label = unlabelled_rows(table, splits)[: None if len(held_out.unlabelled) else 0]

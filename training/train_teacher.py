@@ -27,6 +27,7 @@ from tyro.conf import Positional
 
 from segue.atomic import atomic_folder
 from segue.command import run
+from segue.data.joined import open_songs
 from segue.data.song import Ints
 from segue.data.splits import Shares, deal, labelled_rows, split
 from segue.data.table import SongTable
@@ -71,6 +72,7 @@ def train_teacher(
     join_folds: bool = False,
     unlabelled: bool = False,
     split_seed: int = 0,
+    validation_songs: Path | None = None,
     network: SingleConfig = RecurrentConfig(),
     loop: LoopConfig = LoopConfig(),
     labels: LabelConfig = LabelConfig(),
@@ -86,6 +88,7 @@ def train_teacher(
         join_folds: Let the fold teachers answer together as the teacher, instead of training one more on all songs.
         unlabelled: Let the fold teachers judge the songs without a label too; the student then learns from both.
         split_seed: Picks which songs go where; runs that are to be compared or joined need the same.
+        validation_songs: A table of songs that validate, in place of a share of the others; it picks epochs alone.
         network: The shape of the teacher.
         loop: The training settings.
         labels: How labels are learnt from.
@@ -98,7 +101,7 @@ def train_teacher(
         raise ConfigError("join_folds and unlabelled: expected fold teachers, found --folds 0")
     started = time.perf_counter()
     execution.prepare()
-    table = SongTable(songs)
+    table = open_songs(songs, validation_songs)
     splits = split(table, shares, split_seed)
     without_label = unlabelled_rows(table, splits)[: None if unlabelled else 0]
     # All songs that anything asks of later, when hours may have passed.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segue.training.networks.head import Head, HiddenLayer
+from segue.training.networks.layers import Activation
 from segue.training.networks.standardise import Standardise
 
 Doubles = NDArray[np.float64]
@@ -30,6 +31,15 @@ class Affine:
     def after(self, scale: Doubles, shift: Doubles) -> "Affine":
         """Fold in an input that is scaled and shifted first, each (n_inputs,)."""
         return Affine(self.weight * scale[:, None], self.bias + shift @ self.weight)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A hidden layer: affine map, layer norm if it has one, activation."""
+
+    affine: Affine
+    norm: nn.LayerNorm | None
+    activation: Activation
 
 
 def affine_of(linear: nn.Linear) -> Affine:
@@ -54,17 +64,23 @@ def standardisation_of(standardise: Standardise) -> tuple[Doubles, Doubles]:
     return scale, -doubles(standardise.mean) * scale
 
 
-def head_of(head: Head) -> list[Affine]:
-    """Return the maps of a head's layers, the readout last; tanh stands between any two of them."""
-    hidden = [layer for layer in head.layers if isinstance(layer, HiddenLayer)]
-    return [*(affine_of(layer.affine).then(*batch_norm_of(layer.norm)) for layer in hidden), affine_of(head.readout)]
+def layers_of(head: Head) -> list[Layer]:
+    """Return the hidden layers of a head, batch norms folded in."""
+    return [_layer_of(layer) for layer in head.layers if isinstance(layer, HiddenLayer)]
+
+
+def _layer_of(layer: HiddenLayer) -> Layer:
+    affine = affine_of(layer.affine)
+    if isinstance(layer.norm, nn.BatchNorm1d):
+        affine = affine.then(*batch_norm_of(layer.norm))
+    return Layer(affine, layer.norm if isinstance(layer.norm, nn.LayerNorm) else None, layer.activation)
 
 
 def input_norm_of(head: Head) -> tuple[Doubles, Doubles]:
     """Return the scale and shift, each (n_inputs,), of what a head reads before its first layer."""
     if isinstance(head.input_norm, nn.BatchNorm1d):
         return batch_norm_of(head.input_norm)
-    return np.ones(head.readout.in_features), np.zeros(head.readout.in_features)
+    return np.ones(head.n_inputs), np.zeros(head.n_inputs)
 
 
 def doubles(tensor: Tensor) -> Doubles:

@@ -6,15 +6,17 @@ layers and the products of recurrences are rounded; statistics, convolutions, in
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from torch import nn
 
 from segue.data.song import FEATURE_NAMES, WINDOW
-from segue.export.graphs.affine import Affine, head_of, input_norm_of, standardisation_of
-from segue.export.graphs.convolutional import convolved
+from segue.export.graphs.affine import Affine, Layer, affine_of, input_norm_of, layers_of, standardisation_of
+from segue.export.graphs.convolutional import ACTIVATION_OPS, convolved, layer_normed
 from segue.export.graphs.int8 import Int8
 from segue.export.graphs.recurrent import can_lower, states
 from segue.export.graphs.window import Window
@@ -111,11 +113,20 @@ class OnnxGraph:
 
     def logits(self, network: HeadedNetwork, seen: Seen) -> str:
         """Return the logits that the head of a network makes of what it reads."""
-        layers = head_of(network.head)
-        seen = seen.then(*input_norm_of(network.head))
-        if self._int8 is None or len(layers) == 1:
-            return self._head(seen.value, [layers[0].after(seen.scale, seen.shift), *layers[1:]])
-        return self._rounded_head(seen, layers, self._int8, self._int8.reach(network, network.head))
+        head = network.head
+        if not isinstance(head.readout, nn.Linear):
+            return seen.value
+        seen = seen.then(*input_norm_of(head))
+        layers, readout = layers_of(head), affine_of(head.readout)
+        if self._int8 is not None and layers:
+            return self._affine(self._rounded(network, seen, layers, self._int8), readout)
+        if not layers:
+            return self._affine(seen.value, readout.after(seen.scale, seen.shift))
+        layers[0] = replace(layers[0], affine=layers[0].affine.after(seen.scale, seen.shift))
+        values = seen.value
+        for layer in layers:
+            values = self._activated(self._affine(values, layer.affine), layer)
+        return self._affine(values, readout)
 
     def joined(self, logits: Sequence[str]) -> str:
         """Return the mean log-probability of several logits."""
@@ -132,19 +143,22 @@ class OnnxGraph:
         """Return the name of a constant."""
         return self._writer.tensor(values)
 
-    def _head(self, values: str, layers: Sequence[Affine]) -> str:
-        """Return what a head makes of what it reads."""
-        for layer in layers[:-1]:
-            values = self.op("Tanh", self._affine(values, layer))
-        return self._affine(values, layers[-1])
-
-    def _rounded_head(self, seen: Seen, layers: Sequence[Affine], int8: Int8, reach: float) -> str:
-        """Return what a head makes of what it reads, where the inputs of hidden layers are rounded."""
+    def _rounded(self, network: HeadedNetwork, seen: Seen, layers: Sequence[Layer], int8: Int8) -> str:
+        """Return what the hidden layers of a head make of what it reads, where their inputs are rounded."""
+        head = network.head
         values = self.op("Add", self.op("Mul", seen.value, self.tensor(seen.scale)), self.tensor(seen.shift))
-        for layer in layers[:-1]:
-            product = int8.product(self._writer, values, layer.weight, reach, layer.bias)
-            values, reach = self.op("Tanh", product), 1.0
-        return self._affine(values, layers[-1])
+        reach = int8.reach(network, head.input_norm)
+        for layer, module in zip(layers, head.layers, strict=True):
+            product = int8.product(self._writer, values, layer.affine.weight, reach, layer.affine.bias)
+            values = self._activated(product, layer)
+            if module is not head.layers[-1]:
+                reach = 1.0 if layer.activation == "tanh" else int8.reach(network, module)
+        return values
+
+    def _activated(self, values: str, layer: Layer) -> str:
+        if layer.norm is not None:
+            values = layer_normed(self._writer, values, layer.norm)
+        return self.op(ACTIVATION_OPS[layer.activation], values)
 
     def _affine(self, values: str, layer: Affine) -> str:
         return self.op("Gemm", values, self.tensor(layer.weight), self.tensor(layer.bias))

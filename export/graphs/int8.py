@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from segue.data.song import Floats
 from segue.export.graphs.affine import Doubles
 from segue.export.graphs.writer import Writer
-from segue.training.networks.head import Head
 from segue.training.networks.network import Network
 
 WEIGHT_STEPS = 63
@@ -46,17 +45,17 @@ class Int8:
         product = _dynamic(writer, values, weight, steps)
         return product if bias is None else writer.op("Add", product, writer.tensor(bias))
 
-    def reach(self, network: Network, head: Head) -> float:
-        """Return the end of the static range of what the head of a network reads of the windows, normalised."""
+    def reach(self, network: Network, part: nn.Module) -> float:
+        """Return the end of the static range of what a part of a network makes of the windows."""
         read: list[Tensor] = []
 
         def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
             read.append(output)
 
-        hook = head.input_norm.register_forward_hook(keep)
+        hook = part.register_forward_hook(keep)
         with torch.inference_mode():
-            for part in torch.split(torch.from_numpy(self.windows), WINDOWS_AT_ONCE):
-                network.eval()(part)
+            for some in torch.split(torch.from_numpy(self.windows), WINDOWS_AT_ONCE):
+                network.eval()(some)
         hook.remove()
         return float(np.quantile(torch.cat(read).abs().numpy(), 1 - OUTSIDE))
 

@@ -25,7 +25,7 @@ from segue.export.graphs.int8 import Int8
 from segue.export.graphs.window import Window
 from segue.export.graphs.writer import Writer
 from segue.serving.bundle.manifest import Lowering
-from segue.training.networks.recurrent import EPS, Cell, GateNorm, GruCell, RecurrentNetwork
+from segue.training.networks.recurrent import Cell, GateNorm, GruCell, RecurrentNetwork
 from segue.training.networks.summary import VARIANCE_FLOOR
 
 Step = Callable[[Writer, str, Sequence[str]], list[str]]  # Of a writer, the input and the carry; the next carry.
@@ -43,6 +43,7 @@ class Folded:
     input: Affine  # (n_inputs, gates * state)
     recurrent: Doubles  # (state, gates * state)
     layer_norms: tuple[tuple[Doubles, Doubles], ...]  # Scale and shift of each gate's layer norm; none without.
+    norm_eps: float
     int8: Int8 | None  # How the inputs of the recurrent product are rounded, if they are.
 
     @property
@@ -79,7 +80,7 @@ def fold(network: RecurrentNetwork, int8: Int8 | None = None) -> Folded:
         if isinstance(norm, GateNorm):
             scales, shifts = (np.split(doubles(one), norm.gates) for one in (norm.weight, norm.bias))
             layer_norms += zip(scales, shifts, strict=True)
-    return Folded(network.config.cell, driven, recurrent, tuple(layer_norms), int8)
+    return Folded(network.config.cell, driven, recurrent, tuple(layer_norms), network.config.norm_eps, int8)
 
 
 def can_lower(network: RecurrentNetwork, lowering: Lowering) -> bool:
@@ -178,7 +179,9 @@ def _norm(writer: Writer, folded: Folded, gate: int, sums: str) -> str:
     if not folded.layer_norms:
         return sums
     scale, shift = folded.layer_norms[gate]
-    return writer.op("LayerNormalization", sums, writer.tensor(scale), writer.tensor(shift), axis=-1, epsilon=EPS)
+    return writer.op(
+        "LayerNormalization", sums, writer.tensor(scale), writer.tensor(shift), axis=-1, epsilon=folded.norm_eps
+    )
 
 
 def _scan(writer: Writer, inputs: str, carry: Sequence[str], step: Step) -> list[str]:

@@ -20,7 +20,8 @@ from segue.serving.bundle.manifest import Lowering
 from segue.training.networks.build import Config, EnsembleConfig
 from segue.training.networks.convolutional import ConvolutionalConfig
 from segue.training.networks.dense import DenseConfig
-from segue.training.networks.recurrent import Cell, Norm, Readout, RecurrentConfig
+from segue.training.networks.layers import Norm
+from segue.training.networks.recurrent import Cell, Readout, RecurrentConfig
 from tests.support.bundles import CLASSES, EASY
 from tests.support.plain_networks import plain_logits, random_network
 from tests.support.random_songs import random_segments
@@ -39,6 +40,17 @@ CONFIGS: dict[str, Config] = {
     "hybrid, last state": RecurrentConfig(cell="lstm", state=6, convolution=5, summary=True),
     "hidden layer": RecurrentConfig(state=6, hidden=(7,)),
     "ensemble": EnsembleConfig((DenseConfig(hidden=(8,)), HYBRID, CONVOLUTIONAL, RecurrentConfig(state=7))),
+    "layer norm, selu": DenseConfig(look="flat", hidden=(9, 8), norm="layer", activation="selu", norm_eps=1e-3),
+    "no norm, relu": DenseConfig(look="pooled", hidden=(9, 8), norm="none", activation="relu"),
+    "batch norm, elu, its epsilon": DenseConfig(look="flat", hidden=(9, 8), activation="elu", norm_eps=0.1),
+    "convolutions, layer norm, elu": ConvolutionalConfig(
+        channels=(6, 5), kernel=3, hidden=(7,), norm="layer", activation="relu", filter_activation="elu"
+    ),
+    "convolutions, no norm, tanh": ConvolutionalConfig(
+        channels=(6, 5), kernel=3, hidden=(7,), norm="none", filter_activation="tanh"
+    ),
+    "state is logits": RecurrentConfig(state=4, norm="batch", readout="none", norm_eps=0.2),
+    "layer norm, its epsilon": RecurrentConfig(state=6, norm="layer", norm_eps=0.2),
     "ensemble of one shape": EnsembleConfig((RecurrentConfig(state=7), RecurrentConfig(state=7))),
     "pooled ensemble": EnsembleConfig((DenseConfig(hidden=(8,)), DenseConfig(hidden=(6,)), DenseConfig(hidden=(5, 4)))),
 }

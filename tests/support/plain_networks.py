@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from segue.data.song import Floats
-from segue.training.networks.build import Config, EnsembleConfig, build
+from segue.training.networks.build import Config, EnsembleConfig, SingleConfig, build
 from segue.training.networks.convolutional import ConvolutionalConfig
 from segue.training.networks.dense import DenseConfig
 from segue.training.networks.network import Network
@@ -17,7 +17,7 @@ from segue.training.networks.standardise import Standardise
 
 Array = NDArray[np.float64]
 Weights = dict[str, Array]
-RECURRENT_EPS, OTHER_EPS = 1e-3, 1e-5  # Ours, and torch's default.
+OTHER_EPS = 1e-5  # Torch's default.
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
@@ -56,28 +56,58 @@ def _logits(config: Config, weights: Weights, window: Array) -> Array:
     if isinstance(config, DenseConfig):
         seen = [standard.ravel() if config.look == "flat" else _summary(standard)]
     elif isinstance(config, ConvolutionalConfig):
-        seen = [_mean_and_spread(_convolved(_inside(weights, "convolutions."), standard))]
+        seen = [_mean_and_spread(_convolved(config, _inside(weights, "convolutions."), standard))]
     else:
         seen = [_states(config, weights, standard)]
     if not isinstance(config, DenseConfig) and config.summary:
         seen.append(_summary(standard))
-    return _head(_inside(weights, "head."), np.concatenate(seen))
+    return _head(config, _inside(weights, "head."), np.concatenate(seen))
 
 
 def _inside(weights: Weights, prefix: str) -> Weights:
     return {name.removeprefix(prefix): values for name, values in weights.items() if name.startswith(prefix)}
 
 
-def _head(weights: Weights, values: Array) -> Array:
+def _head(config: SingleConfig, weights: Weights, values: Array) -> Array:
     if "input_norm.running_mean" in weights:
-        values = _batch_normed(values, weights, "input_norm", OTHER_EPS)
+        eps = OTHER_EPS if isinstance(config, RecurrentConfig) else config.norm_eps
+        values = _batch_normed(values, weights, "input_norm", eps)
     depth = 0
     while f"layers.{depth}.affine.weight" in weights:
         values = weights[f"layers.{depth}.affine.weight"] @ values + weights[f"layers.{depth}.affine.bias"]
-        values = np.tanh(_batch_normed(values, weights, f"layers.{depth}.norm", OTHER_EPS))
+        values = _activated(config, _normed_layer(config, values, weights, f"layers.{depth}.norm"))
         depth += 1
+    if "readout.weight" not in weights:
+        return values
     logits: Array = weights["readout.weight"] @ values + weights["readout.bias"]
     return logits
+
+
+def _normed_layer(config: SingleConfig, values: Array, weights: Weights, name: str) -> Array:
+    """Return what the norm of a layer makes of the numbers (n,) of one song or segment."""
+    normed: Array
+    norm, eps = ("batch", OTHER_EPS) if isinstance(config, RecurrentConfig) else (config.norm, config.norm_eps)
+    if norm == "none":
+        return values
+    if norm == "batch":
+        return _batch_normed(values, weights, name, eps)
+    normed = (values - values.mean()) / np.sqrt(values.var() + eps)
+    return normed * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def _activated(config: SingleConfig, values: Array) -> Array:
+    activated: Array = ACTIVATIONS["tanh" if isinstance(config, RecurrentConfig) else config.activation](values)
+    return activated
+
+
+# Clevert et al., ICLR 2016; the two numbers of selu are those of Klambauer et al., NIPS 2017.
+ALPHA, SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.where(x > 0, x, 0.0),
+    "elu": lambda x: np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1),
+    "selu": lambda x: SCALE * np.where(x > 0, x, ALPHA * (np.exp(np.minimum(x, 0)) - 1)),
+}
 
 
 def _batch_normed(values: Array, weights: Weights, name: str, eps: float) -> Array:
@@ -85,12 +115,12 @@ def _batch_normed(values: Array, weights: Weights, name: str, eps: float) -> Arr
     return normed * weights.get(f"{name}.weight", 1.0) + weights.get(f"{name}.bias", 0.0)
 
 
-def _layer_normed(values: Array, weights: Weights, name: str, n_gates: int) -> Array:
-    gates = [(gate - gate.mean()) / np.sqrt(gate.var() + RECURRENT_EPS) for gate in np.split(values, n_gates)]
+def _layer_normed(values: Array, weights: Weights, name: str, n_gates: int, eps: float) -> Array:
+    gates = [(gate - gate.mean()) / np.sqrt(gate.var() + eps) for gate in np.split(values, n_gates)]
     return np.concatenate(gates) * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-def _convolved(weights: Weights, standard: Array) -> Array:
+def _convolved(config: SingleConfig, weights: Weights, standard: Array) -> Array:
     values, layer = standard, 0
     while f"layers.{layer}.weight" in weights:
         kernel = weights[f"layers.{layer}.weight"]
@@ -99,7 +129,10 @@ def _convolved(weights: Weights, standard: Array) -> Array:
         sums = np.array(
             [np.tensordot(padded[step : step + 2 * reach + 1], kernel, ((0, 1), (2, 1))) for step in range(120)]
         )
-        values = np.maximum(_batch_normed(sums, weights, f"norms.{layer}", OTHER_EPS), 0)
+        sums = sums + weights.get(f"layers.{layer}.bias", 0.0)
+        activation = config.filter_activation if isinstance(config, ConvolutionalConfig) else "relu"
+        normed = np.array([_normed_layer(config, step, weights, f"norms.{layer}") for step in sums])
+        values = ACTIVATIONS[activation](normed)
         layer += 1
     return values
 
@@ -126,20 +159,24 @@ def _summary(standard: Array) -> Array:
 
 
 def _states(config: RecurrentConfig, weights: Weights, standard: Array) -> Array:
-    inputs = _convolved(_inside(weights, "front."), standard) if config.convolution else standard
+    inputs = _convolved(config, _inside(weights, "front."), standard) if config.convolution else standard
     h, c, states = np.zeros(config.state), np.zeros(config.state), []
     for x in inputs:
         driven = weights["input.weight"] @ x + weights.get("input.bias", 0.0)
         product = weights["cell.recurrent.weight"] @ h
         h, c = CELLS[config.cell](config, weights, driven, product, h, c)
         states.append(h)
-    return h if config.readout == "last" else _mean_and_spread(np.array(states))
+    return h if config.readout in ("last", "none") else _mean_and_spread(np.array(states))
 
 
 def _normed(config: RecurrentConfig, weights: Weights, name: str, values: Array) -> Array:
     if config.norm == "batch":
-        return _batch_normed(values, weights, name, RECURRENT_EPS)
-    return _layer_normed(values, weights, name, len(values) // config.state) if config.norm == "layer" else values
+        return _batch_normed(values, weights, name, config.norm_eps)
+    return (
+        _layer_normed(values, weights, name, len(values) // config.state, config.norm_eps)
+        if config.norm == "layer"
+        else values
+    )
 
 
 def _rnn(

@@ -26,7 +26,7 @@ from segue.training.fit.execution import Execution
 from segue.training.fit.feed import Feed, central_starts, check_songs, open_feed, random_starts
 from segue.training.fit.journal import Checkpoint, Epoch, Journal
 from segue.training.fit.losses import Loss, Targets
-from segue.training.fit.optimisers import Optimiser, OptimiserName
+from segue.training.fit.optimisers import Decay, Optimiser, OptimiserName
 from segue.training.fit.schedules import Schedule, cyclic, one_cycle
 from segue.training.networks.network import Network
 
@@ -41,12 +41,16 @@ class LoopConfig:
 
     epochs: int = 20  # How often the network goes through all training songs.
     batch_songs: int = 256  # Songs that one correction of the weights is learnt from.
-    optimiser: OptimiserName = "adamw"  # How gradients correct the weights; sgd has momentum 0.9.
+    optimiser: OptimiserName = "adamw"  # How gradients correct the weights; plain gradient descent is sgd --momentum 0.
+    momentum: float = 0.9  # Of sgd: the share of the last correction that is made again.
     schedule: Schedule = "one-cycle"  # The learning rate: up once and down to nothing, up and down in cycles, constant.
     learning_rate: float = 4e-3  # How far a correction goes: the highest rate of the schedule (eta_max).
     least_rate: float = 1e-5  # The rate that the cycles of the cyclic schedule start from (eta_min).
     half_cycle_steps: int = 500  # Corrections from the least to the highest rate in the cyclic schedule (n_s).
-    weight_decay: float = 1e-4  # Pull of the weights to zero, against learning by heart (L2; adamw: Loshchilov 2019).
+    half_cycle_epochs: float = 0.0  # The same in epochs (n_s = k songs / batch), in place of the steps; 0: by steps.
+    cycles: int = 0  # Train for so many whole cycles of --half-cycle-epochs, in place of --epochs; 0: by epochs.
+    weight_decay: float = 1e-4  # Pull of the weights to zero, against overfitting (L2; adamw: Loshchilov 2019).
+    decay: Decay = "all"  # What is pulled: every parameter, or the weights of products alone (no biases, no norms).
     clip_norm: float = 1.0  # A gradient longer than this is shortened to it, so that no batch goes too far; inf: none.
     patience: int = 0  # Stop after so many epochs without a better one on the validation songs; 0: never.
     keep: Literal["best", "last"] = "best"  # Which epoch the run ends with: the best on validation songs, or the last.
@@ -56,10 +60,28 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings under which nothing is learnt."""
-        least = {"epochs": 1, "windows": 1, "batch_songs": 2, "half_cycle_steps": 1, "patience": 0, "seed": 0}
+        least = {
+            "epochs": 1,
+            "windows": 1,
+            "batch_songs": 2,
+            "half_cycle_steps": 1,
+            "cycles": 0,
+            "patience": 0,
+            "seed": 0,
+        }
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"{name}: expected at least {low}, found {getattr(self, name)}")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"momentum: expected 0 up to 1, found {self.momentum}")
+        if not 0 <= self.half_cycle_epochs < float("inf"):
+            raise ConfigError(f"half_cycle_epochs: expected at least 0, found {self.half_cycle_epochs}")
+        whole = 2 * self.cycles * self.half_cycle_epochs
+        if self.cycles and not (self.schedule == "cyclic" and whole >= 1 and whole == int(whole)):
+            raise ConfigError(
+                "cycles: expected the cyclic schedule and half_cycle_epochs that make whole epochs of so many cycles, "
+                f"found schedule {self.schedule} and {self.cycles} x 2 x {self.half_cycle_epochs:g} epochs"
+            )
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: expected a number above 0, found {getattr(self, name)}")
@@ -70,12 +92,18 @@ class LoopConfig:
                 f"least_rate: expected 0 up to the learning rate of {self.learning_rate:g}, found {self.least_rate:g}"
             )
 
+    @property
+    def n_epochs(self) -> int:
+        """Epochs to train for."""
+        return round(2 * self.cycles * self.half_cycle_epochs) or self.epochs
+
     def rate(self, step: int, n_steps: int) -> float:
         """Return the learning rate at training step `step` of `n_steps`, counted from 0."""
         if self.schedule == "one-cycle":
             return one_cycle(step, n_steps, self.learning_rate)
         if self.schedule == "cyclic":
-            return cyclic(step, self.half_cycle_steps, self.least_rate, self.learning_rate)
+            half = self.half_cycle_epochs * n_steps / self.n_epochs or self.half_cycle_steps
+            return cyclic(step, half, self.least_rate, self.learning_rate)
         return self.learning_rate
 
 
@@ -129,7 +157,9 @@ def fit(
     network.to(device)
     if execution.compile or device.type == "cuda":
         network.compile_parts()
-    optimiser = Optimiser(config.optimiser, network.parameters(), config.weight_decay)
+    optimiser = Optimiser(
+        config.optimiser, network.parameters(), config.weight_decay, momentum=config.momentum, decay=config.decay
+    )
     epochs: list[Epoch] = []
     best = weights_of(network)
     saved = journal.load(name) if journal else None
@@ -140,10 +170,10 @@ def fit(
     lesson = EpochTrainer(name, rows, songs.lengths[rows], targets.to(device), open_feed(songs, device), loss, config)
     labels = songs.labels[validation_rows]
     with tqdm(
-        total=config.epochs * len(rows), initial=len(epochs) * len(rows), desc=name, unit=" songs", disable=None,
+        total=config.n_epochs * len(rows), initial=len(epochs) * len(rows), desc=name, unit=" songs", disable=None,
         file=sys.stderr,
     ) as progress:  # fmt: skip
-        for number in range(len(epochs) + 1, config.epochs + 1):
+        for number in range(len(epochs) + 1, config.n_epochs + 1):
             if _stalled(epochs, config.patience):
                 break
             started = time.perf_counter()
@@ -204,7 +234,7 @@ class EpochTrainer:
             of_batch: list[Tensor] = []
             for logits in network.parts(self._windows(batch, rng, network)):
                 cost = self.loss(logits, targets)
-                rate = self.config.rate(first + len(costs) + len(of_batch), self.config.epochs * steps_an_epoch)
+                rate = self.config.rate(first + len(costs) + len(of_batch), self.config.n_epochs * steps_an_epoch)
                 optimiser.step(cost, rate, self.config.clip_norm)
                 of_batch.append(cost.detach())
             costs += torch.stack(of_batch).tolist()

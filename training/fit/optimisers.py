@@ -13,8 +13,9 @@ from torch.optim.adamw import adamw
 from torch.optim.rmsprop import rmsprop
 from torch.optim.sgd import sgd
 
+# The constants below are what torch.optim takes where nothing else is said.
 OptimiserName = Literal["sgd", "rmsprop", "adam", "adamw"]
-MOMENTUM = 0.9  # Of sgd; the other constants below are what torch.optim takes where nothing else is said.
+Decay = Literal["all", "weights"]  # What is decayed: everything, or what multiplies inputs: no bias, no norm.
 GATHERED: dict[OptimiserName, tuple[str, ...]] = {
     "sgd": ("momentum_buffer",),
     "rmsprop": ("square_avg", "step"),
@@ -26,11 +27,23 @@ GATHERED: dict[OptimiserName, tuple[str, ...]] = {
 class Optimiser:
     """Changes weights against their gradients, by what it has gathered from earlier ones."""
 
-    def __init__(self, name: OptimiserName, weights: Iterable[Tensor], weight_decay: float) -> None:
+    def __init__(
+        self,
+        name: OptimiserName,
+        weights: Iterable[Tensor],
+        weight_decay: float,
+        *,
+        momentum: float = 0.9,
+        decay: Decay = "all",
+    ) -> None:
         """Begin with nothing gathered for `weights`; every step must have a gradient of each."""
         self.weights = [*weights]
         self._name = name
-        self._weight_decay = weight_decay
+        self._momentum = momentum
+        places = range(len(self.weights))
+        decayed = [at for at in places if decay == "all" or self.weights[at].ndim > 1]
+        others = [at for at in places if at not in decayed]
+        self._groups = [(at, rate) for at, rate in ((decayed, weight_decay), (others, 0.0)) if at]
         self._gathered = {
             key: [w.new_zeros(() if key == "step" else w.shape, requires_grad=False) for w in self.weights]
             for key in GATHERED[name]
@@ -47,14 +60,18 @@ class Optimiser:
         if clip_norm < float("inf"):
             nn.utils.clip_grad_norm_(self.weights, clip_norm)
         with torch.no_grad():
-            self._update([weight.grad for weight in self.weights if weight.grad is not None], rate)
+            for places, decay in self._groups:
+                self._update(places, decay, rate)
 
-    def _update(self, gradients: list[Tensor], rate: float) -> None:
-        weights, decay, gathered = self.weights, self._weight_decay, self._gathered
+    def _update(self, places: list[int], decay: float, rate: float) -> None:
+        weights = [self.weights[at] for at in places]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        gathered = {key: [tensors[at] for at in places] for key, tensors in self._gathered.items()}
         if self._name == "sgd":
+            buffers: list[Tensor | None] = [*gathered["momentum_buffer"]] if self._momentum else [None for _ in weights]
             sgd(
-                weights, gradients, [*gathered["momentum_buffer"]], fused=True, weight_decay=decay, lr=rate,
-                momentum=MOMENTUM, dampening=0.0, nesterov=False, maximize=False,
+                weights, gradients, buffers, fused=True, weight_decay=decay, lr=rate,
+                momentum=self._momentum, dampening=0.0, nesterov=False, maximize=False,
             )  # fmt: skip
         elif self._name == "rmsprop":
             rmsprop(

@@ -20,7 +20,7 @@ def one_cycle(step: int, n_steps: int, peak: float) -> float:
     return _half_cosine(peak, END * peak, (step - turn) / max(last - turn, 1e-9))
 
 
-def cyclic(step: int, half_cycle_steps: int, least: float, peak: float) -> float:
+def cyclic(step: int, half_cycle_steps: float, least: float, peak: float) -> float:
     """Return the rate at `step`: from `least` to `peak` in `half_cycle_steps` steps, back in as many, and again.
 
     Smith, *Cyclical Learning Rates for Training Neural Networks*, WACV 2017, where they are eta_min, eta_max and n_s.

@@ -7,20 +7,20 @@ from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from tyro.conf import Suppress
 
 from segue.data.song import N_FEATURES
 from segue.errors import ConfigError
 from segue.training.networks.graph import Graph
 from segue.training.networks.head import Head, check_head
+from segue.training.networks.layers import ACTIVATIONS, Activation, LayerConfig, initialise, norm_layer
 from segue.training.networks.network import HeadedNetwork, Network
 from segue.training.networks.standardise import Standardise
 from segue.training.networks.summary import N_STATISTICS, mean_and_spread, summary
 
 
 @dataclass(frozen=True)
-class ConvolutionalConfig:
+class ConvolutionalConfig(LayerConfig):
     """Convolutions in time, read by the mean and spread of their channels over the window."""
 
     shape: Annotated[Literal["convolutional"], Suppress] = "convolutional"
@@ -28,11 +28,13 @@ class ConvolutionalConfig:
     kernel: int = 7  # Neighbouring segments that a filter hears; odd.
     summary: bool = True  # Read means, spreads and correlations of the whole window beside the filters.
     hidden: tuple[int, ...] = (256,)  # Neurons of each layer between the filters and the genres; none: read directly.
-    input_dropout: float = 0.3  # Share of what is read that training leaves out at random, against learning by heart.
+    input_dropout: float = 0.3  # Share of what is read that training leaves out; 1 minus what the study keeps.
     hidden_dropout: float = 0.5  # Share of the hidden neurons that training leaves out at random.
+    filter_activation: Activation = "relu"  # Of the convolutions; --activation is that of the hidden layers.
 
     def __post_init__(self) -> None:
         """Refuse layers that see nothing."""
+        super().__post_init__()
         check_convolutions(self.channels, self.kernel)
         if not self.channels:
             raise ConfigError("channels: expected at least one layer, found none")
@@ -52,23 +54,35 @@ def check_convolutions(channels: Sequence[int], kernel: int) -> None:
 
 
 class Convolutions(nn.Module):
-    """Layers of convolution in time, batch normalisation and max(0, x); the ends of a window see zeros beyond."""
+    """Layers of convolution in time, norm, activation; beyond the ends of a window are zeros."""
 
-    def __init__(self, *, channels: Sequence[int], kernel: int) -> None:
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int],
+        kernel: int,
+        layer: LayerConfig = LayerConfig(),
+        activation: Activation = "relu",
+    ) -> None:
         """Make untrained layers that look at `kernel` segments each."""
         super().__init__()
         sizes = [N_FEATURES, *channels]
         self.layers = nn.ModuleList(
-            nn.Conv1d(before, after, kernel, padding=kernel // 2, bias=False) for before, after in pairwise(sizes)
+            nn.Conv1d(before, after, kernel, padding=kernel // 2, bias=layer.norm == "none")
+            for before, after in pairwise(sizes)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(after) for after in channels)
+        self.norms = nn.ModuleList(norm_layer(layer, after) for after in channels)
+        self.activation = activation
         self.n_channels = sizes[-1]  # Of the last layer.
 
     def forward(self, standard: Tensor) -> Tensor:
         """Return (n, segments, channels) of standardised segments (n, segments, 25)."""
         values = standard.transpose(1, 2)
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            values = functional.relu(norm(layer(values)))
+            values = layer(values)
+            # Layer norm wants what it normalises last, batch norm second.
+            values = norm(values.transpose(1, 2)).transpose(1, 2) if isinstance(norm, nn.LayerNorm) else norm(values)
+            values = ACTIVATIONS[self.activation](values)
         return values.transpose(1, 2)
 
 
@@ -79,7 +93,9 @@ class ConvolutionalNetwork(HeadedNetwork):
         """Make an untrained network; `standardise` carries the mean and deviation of the training songs."""
         super().__init__()
         self.standardise = standardise
-        self.convolutions = Convolutions(channels=config.channels, kernel=config.kernel)
+        self.convolutions = Convolutions(
+            channels=config.channels, kernel=config.kernel, layer=config, activation=config.filter_activation
+        )
         self.summary = config.summary
         self.head = Head(
             n_inputs=2 * config.channels[-1] + config.summary * N_STATISTICS,
@@ -87,7 +103,9 @@ class ConvolutionalNetwork(HeadedNetwork):
             n_classes=n_classes,
             input_dropout=config.input_dropout,
             hidden_dropout=config.hidden_dropout,
+            layer=config,
         )
+        initialise(self, config.init, config.init_sigma)
 
     def forward(self, segments: Tensor) -> Tensor:
         """Return logits (n, n_classes) for raw windows (n, 120, 25)."""

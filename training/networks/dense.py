@@ -14,6 +14,7 @@ from segue.data.song import N_FEATURES, WINDOW
 from segue.errors import ConfigError
 from segue.training.networks.graph import Graph
 from segue.training.networks.head import Head, check_head
+from segue.training.networks.layers import LayerConfig, initialise
 from segue.training.networks.network import HeadedNetwork, Network
 from segue.training.networks.standardise import Standardise
 from segue.training.networks.summary import N_STATISTICS, summary
@@ -22,17 +23,18 @@ Look = Literal["flat", "pooled"]
 
 
 @dataclass(frozen=True)
-class DenseConfig:
+class DenseConfig(LayerConfig):
     """Hidden layers on the window or on its summary statistics."""
 
     shape: Annotated[Literal["dense"], Suppress] = "dense"
     look: Look = "pooled"  # What it hears: all 120 segments (flat), or their means, spreads and correlations (pooled).
     hidden: tuple[int, ...] = (512,)  # Neurons of each hidden layer; one layer makes a student.
-    input_dropout: float = 0.3  # Share of what it hears that training leaves out at random, against learning by heart.
-    hidden_dropout: float = 0.6  # Share of the hidden neurons that training leaves out at random.
+    input_dropout: float = 0.3  # Share of what it hears that training leaves out at random; the study's keep of 0.7.
+    hidden_dropout: float = 0.6  # Share of the hidden neurons that training leaves out; 1 minus what the study keeps.
 
     def __post_init__(self) -> None:
         """Refuse a network that cannot learn."""
+        super().__post_init__()
         if not self.hidden:
             raise ConfigError("hidden: expected at least one layer, found none")
         check_head(self.hidden, input_dropout=self.input_dropout, hidden_dropout=self.hidden_dropout)
@@ -56,7 +58,9 @@ class DenseNetwork(HeadedNetwork):
             n_classes=n_classes,
             input_dropout=config.input_dropout,
             hidden_dropout=config.hidden_dropout,
+            layer=config,
         )
+        initialise(self, config.init, config.init_sigma)
 
     def forward(self, segments: Tensor) -> Tensor:
         """Return logits (n, n_classes) for raw windows (n, 120, 25)."""

@@ -22,16 +22,16 @@ from segue.training.networks.batch_normed import BatchNormedSteps
 from segue.training.networks.convolutional import Convolutions, check_convolutions
 from segue.training.networks.graph import Graph
 from segue.training.networks.head import Head, check_head
+from segue.training.networks.layers import Init, Norm, check_init, check_norm, initialise
 from segue.training.networks.network import HeadedNetwork, Network
 from segue.training.networks.standardise import Standardise
 from segue.training.networks.summary import N_STATISTICS, spread, summary
 
 Cell = Literal["rnn", "gru", "lstm"]
-Norm = Literal["batch", "layer", "none"]
-Readout = Literal["last", "pooled"]
+Readout = Literal["last", "pooled", "none"]
 Carry = tuple[Tensor, ...]  # What a step hands to the next: (h,), or (h, c) of an LSTM; each (n, state).
 
-EPS = 1e-3  # The study's, of both norms.
+EPS = 1e-3  # The study's.
 # A batch updates the running statistics once a step, 120 times, hence the slow average.
 MOMENTUM = 0.01
 
@@ -52,12 +52,16 @@ class RecurrentConfig:
     norm: Norm = "batch"  # What keeps sums in range before the tanh: over the batch, over the neurons, or nothing.
     state: int = 341  # Neurons that remember; the study's search found 341.
     bptt_steps: int = 8  # Segments between two corrections; a divisor of 120, and 120 looks back over the whole window.
-    readout: Readout = "last"  # What the genre is read from: the last state, or mean and spread of all states.
+    readout: Readout = "last"  # Read from: the last state, mean and spread of all; none: the state is the logits.
     convolution: int = 0  # Filters over neighbouring segments in front of the recurrence; 0: none.
     kernel: int = 7  # Neighbouring segments that such a filter hears; odd.
     summary: bool = False  # Read means, spreads and correlations of the whole window beside the states.
     hidden: tuple[int, ...] = ()  # Neurons of each layer between the states and the genres; none: read directly.
-    dropout: float = 0.0  # Share of what is read that training leaves out at random, against learning by heart.
+    dropout: float = 0.0  # Share of what is read that training leaves out at random; 1 minus what the study keeps.
+    norm_eps: float = EPS  # Added to a variance before its root is taken, in the recurrence.
+    norm_momentum: float = MOMENTUM  # How far each step moves the averages of batch norm, which forget exponentially.
+    init: Init = "default"  # Weights begin as torch's, orthogonal from state to state; He's, Xavier's, or N(0, sigma).
+    init_sigma: float = 0.01  # The sigma of --init normal.
 
     def __post_init__(self) -> None:
         """Refuse a state without neurons and steps that do not divide the window."""
@@ -66,6 +70,13 @@ class RecurrentConfig:
         if self.bptt_steps < 1 or WINDOW % self.bptt_steps:
             divisors = ", ".join(str(n) for n in range(1, WINDOW + 1) if WINDOW % n == 0)
             raise ConfigError(f"bptt_steps: expected a divisor of {WINDOW} ({divisors}), found {self.bptt_steps}")
+        if self.readout == "none" and (self.hidden or self.summary or self.cell != "rnn"):
+            raise ConfigError(
+                "readout: expected an rnn without hidden layers and summary where the state is the logits, found "
+                f"cell {self.cell}, hidden {self.hidden}, summary {self.summary}"
+            )
+        check_norm(self.norm_eps, self.norm_momentum)
+        check_init(self.init_sigma)
         check_convolutions([self.convolution] * (self.convolution != 0), self.kernel)
         check_head(self.hidden, dropout=self.dropout)
 
@@ -77,25 +88,28 @@ class RecurrentConfig:
 class GateNorm(nn.Module):
     """Layer normalisation of the neurons of each gate on their own."""
 
-    def __init__(self, *, gates: int, state: int) -> None:
+    def __init__(self, *, gates: int, state: int, eps: float = EPS) -> None:
         """Make a norm that changes neither scale nor shift."""
         super().__init__()
         self.gates = gates
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(gates * state))
         self.bias = nn.Parameter(torch.zeros(gates * state))
 
     def forward(self, sums: Tensor) -> Tensor:
         """Return (n, gates * state), for each song and gate with mean 0 and variance 1 before scale and shift."""
         by_gate = sums.view(len(sums), self.gates, -1)
-        normed = functional.layer_norm(by_gate, by_gate.shape[-1:], eps=EPS)
+        normed = functional.layer_norm(by_gate, by_gate.shape[-1:], eps=self.eps)
         return normed.flatten(1) * self.weight + self.bias
 
 
-def norm_of(norm: Norm, *, gates: int, state: int) -> nn.Module:
-    """Return what stands between affine map and non-linearity for so many gates of so many neurons."""
-    if norm == "batch":
-        return nn.BatchNorm1d(gates * state, eps=EPS, momentum=MOMENTUM)
-    return GateNorm(gates=gates, state=state) if norm == "layer" else nn.Identity()
+def norm_of(config: RecurrentConfig, *, gates: int) -> nn.Module:
+    """Return what stands between affine map and non-linearity for so many gates."""
+    if config.norm == "batch":
+        return nn.BatchNorm1d(gates * config.state, eps=config.norm_eps, momentum=config.norm_momentum)
+    if config.norm == "layer":
+        return GateNorm(gates=gates, state=config.state, eps=config.norm_eps)
+    return nn.Identity()
 
 
 def recurrent_map(*, gates: int, state: int) -> nn.Linear:
@@ -111,11 +125,11 @@ class RnnCell(nn.Module):
 
     gates = 1
 
-    def __init__(self, *, norm: Norm, state: int) -> None:
-        """Make a cell of `state` neurons."""
+    def __init__(self, config: RecurrentConfig) -> None:
+        """Make an untrained cell."""
         super().__init__()
-        self.recurrent = recurrent_map(gates=1, state=state)
-        self.norm = norm_of(norm, gates=1, state=state)
+        self.recurrent = recurrent_map(gates=1, state=config.state)
+        self.norm = norm_of(config, gates=1)
 
     def forward(self, driven: Tensor, carry: Carry) -> Carry:
         """Return the next carry from W_x x, `driven` (n, state), and the present one."""
@@ -134,7 +148,7 @@ class RnnCell(nn.Module):
         norm.num_batches_tracked.add_(len(seen))
         states: tuple[Tensor, ...] = BatchNormedSteps.apply(  # type: ignore[no-untyped-call]
             seen, carry[0], into, self.recurrent.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var,
-            MOMENTUM, EPS,
+            norm.momentum, norm.eps,
         )  # fmt: skip
         return [*states]
 
@@ -147,12 +161,12 @@ class GruCell(nn.Module):
 
     gates = 3
 
-    def __init__(self, *, norm: Norm, state: int) -> None:
-        """Make a cell of `state` neurons."""
+    def __init__(self, config: RecurrentConfig) -> None:
+        """Make an untrained cell."""
         super().__init__()
-        self.recurrent = recurrent_map(gates=3, state=state)
-        self.norm = norm_of(norm, gates=2, state=state)
-        self.candidate_norm = norm_of(norm, gates=1, state=state)
+        self.recurrent = recurrent_map(gates=3, state=config.state)
+        self.norm = norm_of(config, gates=2)
+        self.candidate_norm = norm_of(config, gates=1)
 
     def forward(self, driven: Tensor, carry: Carry) -> Carry:
         """Return the next carry from W_x x, `driven` (n, 3 * state): reset, keep, candidate; and the present one."""
@@ -169,11 +183,11 @@ class LstmCell(nn.Module):
 
     gates = 4
 
-    def __init__(self, *, norm: Norm, state: int) -> None:
-        """Make a cell of `state` neurons."""
+    def __init__(self, config: RecurrentConfig) -> None:
+        """Make an untrained cell."""
         super().__init__()
-        self.recurrent = recurrent_map(gates=4, state=state)
-        self.norm = norm_of(norm, gates=4, state=state)
+        self.recurrent = recurrent_map(gates=4, state=config.state)
+        self.norm = norm_of(config, gates=4)
 
     def forward(self, driven: Tensor, carry: Carry) -> Carry:
         """Return the next carry from W_x x, `driven` (n, 4 * state): i, f, o, g; and the present one."""
@@ -199,7 +213,12 @@ class RecurrentNetwork(HeadedNetwork):
         self.front = Convolutions(channels=[config.convolution], kernel=config.kernel) if config.convolution else None
         cell = CELLS[config.cell]
         self.input = nn.Linear(config.convolution or N_FEATURES, cell.gates * config.state, bias=config.norm == "none")
-        self.cell = cell(norm=config.norm, state=config.state)
+        self.cell = cell(config)
+        if config.readout == "none" and config.state != n_classes:
+            raise ConfigError(
+                f"state: expected {n_classes} neurons, as many as classes, where the state is the logits "
+                f"(readout none), found {config.state}"
+            )
         self.n_read = config.state * (2 if config.readout == "pooled" else 1)  # Numbers that are read of the states.
         self.head = Head(
             n_inputs=self.n_read + config.summary * N_STATISTICS,
@@ -207,7 +226,9 @@ class RecurrentNetwork(HeadedNetwork):
             n_classes=n_classes,
             input_dropout=config.dropout,
             hidden_dropout=config.dropout,
+            reads=config.readout != "none",
         )
+        initialise(self, config.init, config.init_sigma)
 
     def forward(self, segments: Tensor) -> Tensor:
         """Return logits (n, n_classes) for raw windows (n, steps, 25)."""

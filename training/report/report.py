@@ -21,14 +21,13 @@ from tyro.conf import Positional
 
 from segue import command
 from segue.data.describe.describe import page_of
-from segue.data.table import SongTable
 from segue.errors import ConfigError, RunError
 from segue.training.fit.journal import load_metrics
 from segue.training.fit.loop import best_epoch, predict
 from segue.training.report.findings import Curve, Report, Split
 from segue.training.report.importance import importances
 from segue.training.report.quality import measure
-from segue.training.runs import Run, load_record, load_run, load_splits
+from segue.training.runs import Run, load_record, load_run, load_splits, open_songs_of
 
 
 def report(
@@ -55,7 +54,7 @@ def report(
     page = page_of(run, page)
     curves = _curves(run, record)
     _, network = load_run(run, record.role)
-    table = SongTable(songs or Path(record.songs))
+    table = open_songs_of(record, songs)
     rows = vars(load_splits(run, record, table))[split]
     if not len(rows):
         filled = [name for name, count in record.split_songs.items() if count and name != "train"]

@@ -26,7 +26,8 @@ from segue.data.table import SongTable
 from segue.provenance import Provenance, provenance
 from segue.publish import write_block
 from segue.training.fit.loop import LoopConfig
-from segue.training.networks.recurrent import Norm, RecurrentConfig
+from segue.training.networks.layers import Norm
+from segue.training.networks.recurrent import RecurrentConfig
 from segue.training.train_teacher import fit_to_labels
 
 NORMS: tuple[Norm, ...] = ("batch", "none")

@@ -56,6 +56,38 @@ def test_every_step_is_that_of_torch(name: OptimiserName, clip_norm: float) -> N
             )  # torch clips to a norm that is 1e-6 off.
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_momentum_is_that_of_torch_and_plain_descent_has_none(momentum: float) -> None:
+    ours, theirs = weights(), weights()
+    optimiser = Optimiser("sgd", ours, DECAY, momentum=momentum)
+    other = SGD(theirs, lr=0.01, momentum=momentum, weight_decay=DECAY)
+    for step in range(3):
+        optimiser.step(cost_of(ours, step), 0.01, float("inf"))
+        other.zero_grad()
+        torch.autograd.backward(cost_of(theirs, step))
+        other.step()
+    for one, same in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one.detach(), same.detach(), rtol=1e-12)
+
+
+@every_optimiser
+def test_decay_of_weights_alone_leaves_vectors_as_they_are(name: OptimiserName) -> None:
+    ours, theirs = weights(), weights()
+    optimiser = Optimiser(name, ours, DECAY, decay="weights")
+    other = OF_TORCH[name](theirs)
+    vectors = [weight for weight in theirs if weight.ndim == 1]
+    other.param_groups[0]["params"] = [weight for weight in theirs if weight.ndim > 1]
+    other.param_groups[0]["lr"] = 0.01
+    other.add_param_group({**other.param_groups[0], "params": vectors, "weight_decay": 0.0})
+    for step in range(3):
+        optimiser.step(cost_of(ours, step), 0.01, float("inf"))
+        other.zero_grad()
+        torch.autograd.backward(cost_of(theirs, step))
+        other.step()
+    for one, same in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one.detach(), same.detach(), rtol=1e-6)
+
+
 @every_optimiser
 def test_another_goes_on_with_what_one_has_gathered(name: OptimiserName) -> None:
     ours = weights()

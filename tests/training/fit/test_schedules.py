@@ -6,6 +6,7 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
+from segue.errors import ConfigError
 from segue.training.fit.loop import LoopConfig
 from segue.training.fit.schedules import cyclic, one_cycle
 
@@ -52,3 +53,28 @@ def test_a_loop_goes_by_the_schedule_it_was_given() -> None:
     assert [cycles.rate(step, 1000) for step in steps] == pytest.approx([0.1, 0.3, 0.5, 0.3] * 2 + [0.1, 0.3])
     one = LoopConfig(learning_rate=0.5)
     assert [one.rate(step, 1000) for step in steps] == [one_cycle(step, 1000, 0.5) for step in steps]
+
+
+@pytest.mark.parametrize(("songs", "batch", "k", "cycles"), [(4000, 100, 5, 2), (600, 50, 0.5, 3), (250, 5, 1.5, 1)])
+def test_whole_cycles_of_k_epochs_are_those_of_the_study(songs: int, batch: int, k: float, cycles: int) -> None:
+    """n_s = k n / batch corrections up, as many down, so many cycles: eta by the three reports' own formula."""
+    loop = LoopConfig(
+        schedule="cyclic", learning_rate=1e-1, least_rate=1e-5, batch_songs=batch, half_cycle_epochs=k, cycles=cycles
+    )
+    n_s = k * songs / batch
+    assert loop.n_epochs == 2 * k * cycles
+    n_steps = loop.n_epochs * songs // batch
+    for t in range(n_steps):
+        turn = t // (2 * n_s)  # l, the cycle.
+        if 2 * turn * n_s <= t <= (2 * turn + 1) * n_s:
+            expected = 1e-5 + (t - 2 * turn * n_s) / n_s * (1e-1 - 1e-5)
+        else:
+            expected = 1e-1 - (t - (2 * turn + 1) * n_s) / n_s * (1e-1 - 1e-5)
+        assert loop.rate(t, n_steps) == pytest.approx(expected, rel=1e-9)
+
+
+def test_cycles_that_are_no_whole_epochs_are_refused() -> None:
+    with pytest.raises(ConfigError, match="cycles: expected the cyclic schedule and half_cycle_epochs"):
+        LoopConfig(schedule="cyclic", learning_rate=1e-1, cycles=1, half_cycle_epochs=0.3)
+    with pytest.raises(ConfigError, match="cycles: expected the cyclic schedule"):
+        LoopConfig(cycles=2, half_cycle_epochs=1)

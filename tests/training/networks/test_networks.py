@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from segue.errors import ConfigError
-from segue.training.networks.build import Config, EnsembleConfig, SingleConfig
+from segue.training.networks.build import Config, EnsembleConfig, SingleConfig, build
 from segue.training.networks.convolutional import ConvolutionalConfig
-from segue.training.networks.dense import DenseConfig
+from segue.training.networks.dense import DenseConfig, DenseNetwork
 from segue.training.networks.ensemble import Ensemble
+from segue.training.networks.layers import Init
 from segue.training.networks.recurrent import RecurrentConfig
+from segue.training.networks.standardise import Standardise
 from segue.training.networks.summary import LAGS, N_STATISTICS, mean_and_spread, summary
 from tests.support.plain_networks import plain_logits
 from tests.support.random_networks import CLASSES, Array, arrays, random_network, random_windows
@@ -28,6 +30,15 @@ DENSE: dict[str, SingleConfig] = {
     "convolution": ConvolutionalConfig(channels=(6,), kernel=3, summary=False, hidden=()),
     "two convolutions": replace(CONVOLUTIONAL, summary=False),
     "convolutions with summary": CONVOLUTIONAL,
+    "layer norm, selu": DenseConfig(look="flat", hidden=(9, 8), norm="layer", activation="selu", norm_eps=1e-3),
+    "no norm, relu": DenseConfig(look="pooled", hidden=(9, 8), norm="none", activation="relu"),
+    "batch norm, elu, its epsilon": DenseConfig(look="flat", hidden=(9, 8), activation="elu", norm_eps=0.1),
+    "convolutions, layer norm, elu": ConvolutionalConfig(
+        channels=(6, 5), kernel=3, hidden=(7,), norm="layer", activation="relu", filter_activation="elu"
+    ),
+    "convolutions, no norm, tanh": ConvolutionalConfig(
+        channels=(6, 5), kernel=3, hidden=(7,), norm="none", filter_activation="tanh"
+    ),
 }
 JOINED = EnsembleConfig((DENSE["pooled"], CONVOLUTIONAL, RecurrentConfig(state=4, bptt_steps=40)))
 every_shape = pytest.mark.parametrize("config", DENSE.values(), ids=DENSE)
@@ -59,7 +70,9 @@ def test_gradients_pass_gradcheck_in_training(config: SingleConfig) -> None:
 
 
 @every_shape
-def test_running_statistics_are_the_exponential_moving_average(config: SingleConfig) -> None:
+@pytest.mark.parametrize("momentum", [0.1, 0.02])
+def test_running_statistics_are_the_exponential_moving_average(config: SingleConfig, momentum: float) -> None:
+    config = replace(config, norm_momentum=momentum)
     network = random_network(without_dropout(config)).train()
     expected = arrays(network)
     seen: dict[str, list[Array]] = {}
@@ -70,12 +83,13 @@ def test_running_statistics_are_the_exponential_moving_average(config: SingleCon
         )
     for seed in (1, 2, 3):
         network(random_windows(SONGS, seed=seed))
+    step = config.norm_momentum
     for name in norms:
         mean, variance = expected[f"{name}.running_mean"], expected[f"{name}.running_var"]
         for batch in seen[name]:
             rows = np.moveaxis(batch, 1, -1).reshape(-1, batch.shape[1])  # Convolutions put channels second.
-            mean = 0.9 * mean + 0.1 * rows.mean(axis=0)
-            variance = 0.9 * variance + 0.1 * rows.var(axis=0, ddof=1)
+            mean = (1 - step) * mean + step * rows.mean(axis=0)
+            variance = (1 - step) * variance + step * rows.var(axis=0, ddof=1)
         found = arrays(network)
         np.testing.assert_allclose(found[f"{name}.running_mean"], mean, atol=1e-9, rtol=1e-9)
         np.testing.assert_allclose(found[f"{name}.running_var"], variance, atol=1e-9, rtol=1e-9)
@@ -139,6 +153,10 @@ def test_a_window_that_never_changes_has_finite_statistics_and_gradients() -> No
     [
         (DenseConfig, {"hidden": ()}, "hidden: expected at least one layer, found none"),
         (DenseConfig, {"hidden": (0,)}, "hidden: expected at least 1 neuron a layer, found 0"),
+        (DenseConfig, {"norm_eps": 0.0}, r"norm_eps: expected a number above 0, found 0\.0"),
+        (ConvolutionalConfig, {"norm_momentum": 2.0}, r"norm_momentum: expected a number above 0, up to 1, found 2\.0"),
+        (RecurrentConfig, {"init_sigma": -1.0}, r"init_sigma: expected a number above 0, found -1\.0"),
+        (RecurrentConfig, {"readout": "none", "hidden": (5,)}, "readout: expected an rnn without hidden layers"),
         (DenseConfig, {"input_dropout": 1.0}, r"input_dropout: expected a share from 0 up to 1, found 1\.0"),
         (ConvolutionalConfig, {"channels": ()}, "channels: expected at least one layer, found none"),
         (ConvolutionalConfig, {"channels": (8, 0)}, "channels: expected at least 1 a layer, found 8 0"),
@@ -153,6 +171,27 @@ def test_a_window_that_never_changes_has_finite_statistics_and_gradients() -> No
 def test_a_network_that_cannot_learn_is_refused(config: type, setting: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         config(**setting)
+
+
+@pytest.mark.parametrize(
+    ("init", "variance"), [("he", 2 / 3000), ("xavier", 2 / (3000 + 400)), ("normal", 0.05**2), ("default", 1 / 9000)]
+)
+def test_weights_begin_with_the_variance_that_was_asked_for(init: Init, variance: float) -> None:
+    torch.manual_seed(0)
+    network = build(DenseConfig(look="flat", hidden=(400,), init=init, init_sigma=0.05), CLASSES, Standardise())
+    assert isinstance(network, DenseNetwork)
+    affine = network.head.layers[0].affine
+    assert isinstance(affine, nn.Linear)
+    assert float(affine.weight.var()) == pytest.approx(variance, rel=0.01)
+    assert (init == "default") == bool(affine.bias.any())
+
+
+def test_the_recurrence_begins_as_it_was_asked_to() -> None:
+    for init, variance in (("default", 1 / 300), ("he", 2 / 300), ("normal", 1e-4)):
+        torch.manual_seed(0)
+        network = build(RecurrentConfig(state=300, init=init), CLASSES, Standardise())  # type: ignore[arg-type]
+        weight = network.state_dict()["cell.recurrent.weight"]
+        assert float(weight.var()) == pytest.approx(variance, rel=0.02)
 
 
 def test_every_network_has_as_many_logits_as_classes() -> None:

@@ -1,0 +1,62 @@
+"""Two song tables as one: the songs of the first, then those of a second that stands apart, such as validation songs."""
+
+import hashlib
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+
+from segue.data.song import Ints
+from segue.data.table import SongTable
+from segue.errors import SongError
+
+
+class JoinedSongs(SongTable):
+    """The songs of two tables, read where they are; rows count through the first, then through the second.
+
+    Attributes:
+        second_path: the file of the second table; `path` is that of the first.
+    """
+
+    def __init__(self, first: SongTable, second: SongTable) -> None:
+        """Join two tables of the same units; the second may have no class that the first has not.
+
+        Raises:
+            SongError: units differ, or a song is in both.
+            LabelError: the second has a class of its own.
+        """
+        if first.units != second.units:
+            raise SongError(
+                f"{second.path}: expected {first.units} songs as in {first.path}, found {second.units} ones"
+            )
+        both = set(first.song_ids) & set(second.song_ids)
+        if both:
+            raise SongError(
+                f"{second.path}: expected other songs than in {first.path}, found {len(both)} that are in both, "
+                f"{min(both)!r} among them"
+            )
+        self.path, self.second_path = first.path, second.path
+        self.units, self.classes = first.units, first.classes
+        self.song_ids = [*first.song_ids, *second.song_ids]
+        self.groups = [*first.groups, *second.groups]
+        self.second_labels = [*first.second_labels, *second.second_labels]
+        self.labels = np.concatenate([first.labels, second.labels_among(first.classes)])
+        self._flats = [*first._flats, *second._flats]
+        self._offsets = [*first._offsets, *second._offsets]
+        self._first_rows = [0, *accumulate(len(offsets) - 1 for offsets in self._offsets)]
+        self._parts = (first, second)
+
+    @property
+    def second_rows(self) -> Ints:
+        """The rows of the second table."""
+        return np.arange(len(self._parts[0]), len(self))
+
+    def fingerprint(self) -> str:
+        """Return a sha256 over both files."""
+        return hashlib.sha256("".join(part.fingerprint() for part in self._parts).encode()).hexdigest()
+
+
+def open_songs(songs: Path, validation_songs: Path | None = None) -> SongTable:
+    """Open a table of songs; with a table of validation songs, both as one (`JoinedSongs`)."""
+    table = SongTable(songs)
+    return JoinedSongs(table, SongTable(validation_songs)) if validation_songs else table
