@@ -1,4 +1,4 @@
-"""Two song tables as one: the songs of the first, then those of a second that stands apart, such as validation songs."""
+"""Two song tables as one: the songs of the first, then those of a second, such as validation songs."""
 
 import hashlib
 from itertools import accumulate

@@ -72,6 +72,7 @@ def songs(
     kind: Annotated[str | None, arg(name="from", metavar="KIND")] = None,
     units: Units | None = None,
     strict: bool = False,
+    parts: bool = False,
 ) -> Conversion:
     """Turn any source of songs into the canonical song table.
 
@@ -85,6 +86,7 @@ def songs(
         kind: What the sources are, one of the kinds above. Default: their content tells.
         units: What the numbers are, where a source does not say.
         strict: Stop at the first song that cannot be read, instead of leaving it out.
+        parts: Split songs into consecutive parts of 120 segments, which become songs of their own, of one group.
     """
     if len(paths) < 2:
         raise ConfigError(f"expected SOURCE... OUT, at least two paths; found {len(paths)}")
@@ -98,8 +100,8 @@ def songs(
     if len(found) > 1:
         raise SongError(f"{', '.join(map(str, sources))}: raw and standardised songs cannot share a table")
     label_file = read_labels(labels) if labels else None
-    labelling = _labelling(opened, label_file, classes)
-    key = _key(sources, labels, [classes, where, kind, units, strict])
+    labelling = replace(_labelling(opened, label_file, classes), parts=parts)
+    key = _key(sources, labels, [classes, where, kind, units, strict, parts])
     report = Conversion(out, opened[0].units)
     for source in opened:
         report.pass_over(source.passed_over)

@@ -143,7 +143,8 @@ def export(
     splits = load_splits(run, student_run, table)
     if not len(splits.calibration):
         raise RunError(
-            f"{run}: expected calibration songs, found none. Train the teacher with --calibration above 0: a run without calibration songs sets no threshold and makes no bundle."
+            f"{run}: expected calibration songs, found none: without them there is no threshold and no bundle. "
+            "Train the teacher with --calibration above 0."
         )
     labels = table.labels[splits.calibration]
     with atomic_folder(out, MANIFEST) as folder:

@@ -44,6 +44,7 @@ class SongsRecipe:
     labels: Path | None = None
     classes: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
+    parts: bool = False  # Split songs into consecutive parts of 120 segments, which become songs of their own.
     synth: SynthRecipe | None = None
 
     def __post_init__(self) -> None:
@@ -92,6 +93,7 @@ class Recipe:
     workspace: Path  # Folder for the tables and runs.
     bundle: Path  # Folder for the bundle.
     songs: SongsRecipe
+    validation: SongsRecipe | None = None  # Songs that pick epochs; without them a share of `songs` does.
     test: SongsRecipe | None = None  # Songs no stage but the last one sees; without it the bundle's own figures stand.
     teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
     student: StudentRecipe = field(default_factory=StudentRecipe)

@@ -62,32 +62,37 @@ def retrain(recipe: Positional[Path]) -> Retrained:
     """
     plan = read_recipe(recipe)
     space = plan.workspace
-    songs, test, evaluated = space / "songs.arrow", space / "test.arrow", space / "evaluation.json"
+    songs, validation, test = (space / f"{name}.arrow" for name in ("songs", "validation", "test"))
+    evaluated = space / "evaluation.json"
     teacher, student = space / "teacher", space / "student"
     check_place(plan.bundle, MANIFEST)  # Before hours of training and not after.
     stages = Stages(space / "stages")
     _songs_stage(stages, "songs", plan.songs, songs)
+    if plan.validation:
+        _songs_stage(stages, "validation", plan.validation, validation)
     if plan.test:
         _songs_stage(stages, "test", plan.test, test)
+    tables = [songs, *([validation] if plan.validation else [])]
+    validates = validation if plan.validation else None
     stages.run(
         "teacher",
-        lambda: train_teacher(songs, teacher, **_fields(plan.teacher)),
+        lambda: train_teacher(songs, teacher, validation_songs=validates, **_fields(plan.teacher)),
         settings=plan.teacher,
-        inputs=[songs],
+        inputs=tables,
         output=teacher,
     )
     stages.run(
         "student",
         lambda: train_student(songs, teacher, student, **_fields(plan.student)),
         settings=plan.student,
-        inputs=[songs, teacher],
+        inputs=[*tables, teacher],
         output=student,
     )
     stages.run(
         "export",
         lambda: export(student, plan.bundle, **_fields(plan.export)),
         settings=plan.export,
-        inputs=[songs, student],
+        inputs=[*tables, student],
         output=plan.bundle,
     )
     bundle = load_bundle(plan.bundle)
@@ -113,7 +118,7 @@ def _songs_stage(stages: Stages, name: str, recipe: SongsRecipe, out: Path) -> N
         if recipe.synth:
             drawn = recipe.synth
             return synth(out, drawn.songs, drawn.classes, drawn.seed, difficulty=drawn.difficulty)
-        return convert_songs((*recipe.sources, out), recipe.labels, recipe.classes, recipe.where)
+        return convert_songs((*recipe.sources, out), recipe.labels, recipe.classes, recipe.where, parts=recipe.parts)
 
     inputs = [*recipe.sources, *([recipe.labels] if recipe.labels else [])]
     stages.run(name, make, settings=recipe, inputs=inputs, output=out)

@@ -125,11 +125,6 @@ def test_shares_may_leave_just_a_tenth_to_train_on() -> None:
     assert vars(Shares(0.1, 0.2, 0.6)) == {"validation": 0.1, "calibration": 0.2, "test": 0.6}
 
 
-def test_a_share_that_cannot_be_dealt_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"multiples of 0\.05"):
-        Shares(validation=0.02)
-
-
 def test_a_class_too_rare_to_split_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     batch = random_batch([3] * 203, labels=["Rock"] * 100 + ["Jazz"] * 100 + ["Gospel"] * 3)
     save(tmp_path / "songs.arrow", batch)
@@ -140,3 +135,26 @@ def test_a_class_too_rare_to_split_is_warned_of(tmp_path: Path, caplog: pytest.L
     assert [message.split(": ")[1:] for message in caplog.messages] == [
         [f"too rare to split, none in {name}", "Gospel (3 songs)"] for name in missing
     ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shares_may_be_any_numbers(tmp_path: Path, seed: int) -> None:
+    table, shares = uneven_table(tmp_path, seed), Shares(validation=0.033, calibration=0.17, test=0.201)
+    splits = split(table, shares, seed)
+    rows = labelled_rows(table)
+    assert sorted(np.concatenate(list(vars(splits).values()))) == rows.tolist()
+    artists = [{table.groups[row] for row in part} - {None} for part in vars(splits).values()]
+    assert sum(map(len, artists)) == len(set.union(*artists))
+    for name, share in (*vars(shares).items(), ("train", 1 - 0.404)):
+        part = vars(splits)[name]
+        assert len(part) == pytest.approx(share * len(rows), abs=0.02 * len(rows))
+
+
+def test_any_shares_are_exact_to_a_song_a_class_where_there_are_no_artists(tmp_path: Path) -> None:
+    table = table_of(tmp_path, ["a"] * 300 + ["b"] * 100)
+    splits = split(table, Shares(validation=0.13, calibration=0.07), seed=1)
+    for name, share in (("validation", 0.13), ("calibration", 0.07), ("train", 0.8)):
+        counts = np.bincount(table.labels[vars(splits)[name]])
+        np.testing.assert_allclose(counts, share * np.array([300, 100]), atol=1)
+    again = split(table, Shares(validation=0.13, calibration=0.07), seed=2)
+    assert not np.array_equal(splits.validation, again.validation)

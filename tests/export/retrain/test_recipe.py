@@ -6,6 +6,7 @@ import pytest
 
 from segue.errors import ConfigError
 from segue.export.retrain.recipe import read_recipe
+from segue.training.networks.recurrent import RecurrentConfig
 from tests.support.recipes import RECIPE
 
 
@@ -66,3 +67,22 @@ def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(Path("export/recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_recipes_in_the_checkout_can_be_read(path: Path) -> None:
     assert read_recipe(path).teacher.folds >= 2
+
+
+def test_the_recipes_of_the_study_are_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSD10", "/msd")
+    recipes = Path(__file__).parents[3] / "export" / "recipes"
+    plain, normed = (read_recipe(recipes / f"{name}.toml") for name in ("study", "study-bn"))
+    teacher, student = plain.teacher, plain.student
+    assert isinstance(teacher.network, RecurrentConfig)
+    assert (teacher.network.norm, teacher.network.state, teacher.network.bptt_steps) == ("none", 341, 4)
+    assert (teacher.folds, teacher.loop.epochs, teacher.loop.batch_songs) == (10, 30, 50)
+    assert (teacher.loop.optimiser, teacher.loop.schedule, teacher.loop.learning_rate) == ("adam", "constant", 1e-4)
+    assert (student.network.look, student.network.hidden, student.loop.learning_rate) == ("flat", (1784,), 1e-4)
+    assert (1 - student.network.input_dropout, 1 - student.network.hidden_dropout) == (0.5, 1.0)
+    assert (student.loop.weight_decay, student.loop.decay, student.distillation.match) == (1e-3, "weights", "mse")
+    assert plain.validation == plain.test == normed.test
+    assert len(plain.songs.sources) == 2
+    assert isinstance(normed.teacher.network, RecurrentConfig)
+    assert (normed.teacher.network.norm, normed.teacher.network.norm_eps) == ("batch", 1e-3)
+    assert (normed.teacher.network.bptt_steps, normed.teacher.loop.epochs) == (8, 100)
