@@ -78,23 +78,22 @@ def split(songs: SongTable, shares: Shares, seed: int) -> Splits:
 def deal_shares(songs: SongTable, rows: Ints, shares: Sequence[float], seed: int) -> Ints:
     """Return the part (0 .. len(shares) - 1) of each of `rows`, in any shares: stratified, groups kept together.
 
-    Group by group, the largest first, each goes where the classes of its songs are missed most, as shares of what the
-    part is to have. Groups of one size come in random order.
+    Group by group, the largest first, each goes to the part that is short of most songs of its classes. Groups of one
+    size come in random order.
     """
     labels, rng = songs.labels[rows], np.random.default_rng(seed)
     numbers = _group_numbers([songs.groups[row] for row in rows])
     groups = np.arange(len(rows)) if numbers is None else np.unique(numbers, return_inverse=True)[1]
     counts = np.zeros((groups.max() + 1, len(songs.classes)))
     np.add.at(counts, (groups, labels), 1)
-    wanted = np.outer(shares, counts.sum(axis=0))
-    missing, floor = wanted.copy(), np.maximum(wanted, 1e-9)
+    of_class = counts.sum(axis=0)
+    missing, weight = np.outer(shares, of_class), 1 / np.maximum(of_class, 1)
     order = rng.permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
     part_of_group = np.empty(len(counts), dtype=np.int64)
     open_parts = np.flatnonzero(np.asarray(shares) > 0)
     for group in order:
-        missed = (counts[group] * missing[open_parts] / floor[open_parts]).sum(axis=1)
-        part = open_parts[int(missed.argmax())]
+        part = open_parts[int((missing[open_parts] @ (counts[group] * weight)).argmax())]
         part_of_group[group] = part
         missing[part] -= counts[group]
     part_of: Ints = part_of_group[groups]

@@ -49,7 +49,6 @@ CONFIGS: dict[str, Config] = {
     "convolutions, no norm, tanh": ConvolutionalConfig(
         channels=(6, 5), kernel=3, hidden=(7,), norm="none", filter_activation="tanh"
     ),
-    "state is logits": RecurrentConfig(state=4, norm="batch", readout="none", norm_eps=0.2),
     "layer norm, its epsilon": RecurrentConfig(state=6, norm="layer", norm_eps=0.2),
     "ensemble of one shape": EnsembleConfig((RecurrentConfig(state=7), RecurrentConfig(state=7))),
     "pooled ensemble": EnsembleConfig((DenseConfig(hidden=(8,)), DenseConfig(hidden=(6,)), DenseConfig(hidden=(5, 4)))),
@@ -98,6 +97,12 @@ def test_a_folded_graph_is_the_plain_reference(config: Config) -> None:
 def test_every_recurrence_is_the_plain_reference(cell: Cell, norm: Norm, readout: Readout, lowering: Lowering) -> None:
     if (norm, lowering) != ("layer", "operator"):
         assert_exact(RecurrentConfig(cell=cell, norm=norm, readout=readout, state=6), lowering)
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_a_state_may_be_the_logits(norm: Norm, lowering: Lowering) -> None:
+    assert_exact(RecurrentConfig(state=len(CLASSES), norm=norm, readout="none", norm_eps=0.2), lowering)
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)
