@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segue.data.song import WINDOW
+from segue.data.song import WINDOW, Songs
 from segue.data.table import SongBatch
 
 
@@ -12,21 +12,15 @@ def parts_of(batch: SongBatch) -> SongBatch:
     The first part of `ID` is `ID/1`. All parts share the group of their song, or, where it has none, its id, so that no
     split tears them apart. What is left over at the end is dropped; a song shorter than a window stays as it is.
     """
-    firsts = np.cumsum(batch.lengths) - batch.lengths
-    counts = np.maximum(batch.lengths // WINDOW, 1)
+    songs = batch.songs
+    counts = np.maximum(songs.lengths // WINDOW, 1)
     owner = np.repeat(np.arange(len(batch)), counts)
     place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    starts = firsts[owner] + place * WINDOW
-    lengths = np.minimum(batch.lengths[owner], WINDOW)
     rows = owner.tolist()
+    parts = [songs[row][at * WINDOW : (at + 1) * WINDOW] for row, at in zip(rows, place.tolist(), strict=True)]
     return SongBatch(
         song_ids=[f"{batch.song_ids[row]}/{at + 1}" for row, at in zip(rows, place.tolist(), strict=True)],
-        segments=np.concatenate(
-            [batch.segments[start : start + length] for start, length in zip(starts, lengths, strict=True)]
-        )
-        if rows
-        else batch.segments[:0],
-        lengths=lengths,
+        songs=Songs.of(parts),
         labels=[batch.labels[row] for row in rows],
         groups=[batch.groups[row] or batch.song_ids[row] for row in rows],
         second_labels=[batch.second_labels[row] for row in rows] if batch.second_labels else [],
