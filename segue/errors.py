@@ -29,6 +29,10 @@ class BundleError(SegueError):
     """A bundle that is missing, corrupt, of another format version, or not what its manifest says."""
 
 
+class ReleaseError(SegueError):
+    """A release store that is missing, damaged or locked by another, or a release that is not in it."""
+
+
 class ServiceError(SegueError):
     """A server that refused a request, or that cannot be reached."""
 

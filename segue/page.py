@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from segue.atomic import atomic_file
 from segue.errors import ConfigError
+from segue.template import render
 
 FINE, WATCH, NONE, BAND, INK = "#3b5bdb", "#e8590c", "#adb5bd", "#e9ecef", "#343a40"
 STYLE: dict[Any, Any] = {
@@ -57,13 +57,7 @@ def write_page(page: Path, template: Path, **values: Any) -> None:
     Raises:
         ConfigError: nothing can be written there.
     """
-    templates = Environment(
-        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    html = templates.get_template(template.name).render(values)
+    html = render(template, **values)
     try:
         with atomic_file(page) as draft:
             draft.write_text(html, encoding="utf-8")

@@ -1,5 +1,6 @@
 """Songs, runs and a bundle, small enough to be made anew for every session of tests."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from segue.data.table import SongBatch, SongTable
 from segue.export.calibration.thresholds import CalibrationConfig
 from segue.export.export import WindowsConfig, export
 from segue.export.forms import FormsConfig
+from segue.serving.bundle.load import load_bundle
+from segue.serving.bundle.write import write_manifest
 from segue.training.fit.loop import LoopConfig
 from segue.training.networks.dense import DenseConfig
 from segue.training.networks.recurrent import RecurrentConfig
@@ -43,6 +46,14 @@ def make_bundle(student_run: Path, out: Path) -> Path:
     """Export a student's run to `out`; the teacher takes up to three looks at a song."""
     forms = FormsConfig(lowering="scan", int8="never")  # Not what this machine does fastest today.
     export(student_run, out, windows=WindowsConfig(1, 3), forms=forms, calibration=CalibrationConfig(points=10))
+    return out
+
+
+def another_bundle(bundle: Path, out: Path, number: int) -> Path:
+    """Copy a bundle to `out` under a version of its own, with a threshold that tells it from others, by `number`."""
+    shutil.copytree(bundle, out)
+    manifest = load_bundle(out).manifest
+    write_manifest(out, replace(manifest, threshold_nats=BOTH_ANSWER_NATS + number / 1000))
     return out
 
 

@@ -1,0 +1,1 @@
+"""Releases: a store of immutable bundles, its lock, and who follows its latest."""
