@@ -25,6 +25,7 @@ from segue.data.columns import FLAT_WINDOW, SEGMENTS
 from segue.data.labels import label_of
 from segue.data.song import N_FEATURES, WINDOW, Floats, Ints, Songs, Units
 from segue.errors import LabelError, SongError
+from segue.places import MADE_BY
 
 NO_LABEL = -1
 ARROW_MAGIC_BYTES = 8  # An Arrow IPC file is these, a stream of batches, and a footer.
@@ -91,18 +92,21 @@ class SongWriter:
         self._sink.write_batch(batch)
 
 
-def table_schema(units: Units, classes: Sequence[str]) -> pa.Schema:
-    """Return the schema of a new song table."""
-    return _COLUMNS.with_metadata({"segue.units": units, "segue.classes": json.dumps(list(classes))})
+def table_schema(units: Units, classes: Sequence[str], made_by: str = "") -> pa.Schema:
+    """Return the schema of a new song table; `made_by` is the verb that writes it, which may replace it later."""
+    noted = {"segue.units": units, "segue.classes": json.dumps(list(classes))}
+    return _COLUMNS.with_metadata(noted | ({MADE_BY: made_by} if made_by else {}))
 
 
 @contextmanager
-def write_table(path: Path, units: Units, classes: Sequence[str] = ()) -> Iterator[SongWriter]:
+def write_table(
+    path: Path, units: Units, classes: Sequence[str] = (), made_by: str = ""
+) -> Iterator[SongWriter]:
     """Open a writer for a new table at `path`, Parquet if it ends in `.parquet`, else Arrow IPC.
 
     The table appears when the block ends well, and not at all otherwise. Memory stays at one batch whatever the size.
     """
-    schema = table_schema(units, classes)
+    schema = table_schema(units, classes, made_by)
     with atomic_file(path) as draft:
         if path.suffix == ".parquet":
             with pq.ParquetWriter(draft, schema) as parquet:

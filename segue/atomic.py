@@ -1,27 +1,108 @@
 """Files and folders that appear whole or not at all: written beside their place, then renamed into it."""
 
 import ctypes
+import errno
+import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from segue.errors import ConfigError
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # From <fcntl.h> and <linux/fs.h>; renameat2(2).
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "it would be too large"}
+
+_writing: set[Path] = set()  # Locks of files are between processes; within this one, the places that are written now.
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; when the block ends well, that file takes the place of `path` in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft_of(path)
+    """Yield a path to write to; when the block ends well, that file takes the place of `path` in one step.
+
+    Where `path` is a link, it is the file behind it that is replaced. Drafts of runs that were killed are removed.
+
+    Raises:
+        ConfigError: `path` cannot be a file, another process is writing it, or the disk is full.
+    """
+    path = file_place(path)
+    with only_writer(path):
+        draft = _draft_of(path)
+        try:
+            yield draft
+            publish(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def file_place(path: Path) -> Path:
+    """Return where a file at `path` is written, its links followed; a `ConfigError` if none can be there."""
     try:
-        yield draft
-        publish(draft, path)
+        place = path.resolve()
+    except (OSError, RuntimeError):
+        raise ConfigError(f"{path}: expected a place for a file, found a link that leads nowhere") from None
+    if place.exists() and not place.is_file():
+        found = "a folder" if place.is_dir() else "something that is neither file nor folder"
+        raise ConfigError(f"{path}: expected a place for a file, found {found}. Choose another name.")
+    return place
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Be the only one who writes `path` while the block lasts, and remove the drafts that killed runs left there.
+
+    Raises:
+        ConfigError: somebody writes it already, nothing can be written there, or the disk is full.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    if path in _writing:
+        raise ConfigError(f"{path}: this process is writing it already; choose another place")
+    _writing.add(path)
+    handle = None
+    try:
+        handle = _locked(path, lock)
+        for draft in drafts(path) if handle is not None else ():
+            shutil.rmtree(draft) if draft.is_dir() else draft.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise ConfigError(f"{path}: not written, {FULL[error.errno]}. What was there before is kept.") from None
+        raise
     finally:
-        draft.unlink(missing_ok=True)
+        if handle is not None:
+            lock.unlink(missing_ok=True)
+            os.close(handle)
+        _writing.discard(path)
+
+
+def _locked(path: Path, lock: Path) -> int | None:
+    """Return the handle of the lock that says who writes `path`; None where the file system has no locks."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise ConfigError(f"{path}: nothing can be written there: {error.strerror}") from None
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Unlike flock, not kept alive by our children.
+        except (BlockingIOError, PermissionError):
+            writer = os.pread(handle, 20, 0).decode(errors="replace")
+            os.close(handle)
+            raise ConfigError(
+                f"{path}: process {writer} is writing it. Wait until it ends, or choose another place."
+            ) from None
+        except OSError:
+            os.close(handle)
+            lock.unlink(missing_ok=True)
+            return None
+        with suppress(FileNotFoundError):  # Whoever had it may have removed it meanwhile.
+            if os.path.samestat(os.fstat(handle), lock.stat()):
+                os.truncate(handle, 0)
+                os.pwrite(handle, str(os.getpid()).encode(), 0)
+                return handle
+        os.close(handle)
 
 
 def publish(draft: Path, path: Path) -> None:
@@ -56,21 +137,20 @@ def atomic_folder(path: Path, mark: str) -> Iterator[Path]:
     """
     check_place(path, mark)
     path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft_of(path)
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
-        yield draft
-        for file in draft.rglob("*"):
-            if file.is_file():
-                _sync(file)
-        if path.exists():
-            _exchange(draft, path)
-        else:
-            os.rename(draft, path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with only_writer(path):
+        draft = _draft_of(path)
+        draft.mkdir()
+        try:
+            yield draft
+            for file in draft.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            if path.exists():
+                _exchange(draft, path)
+            else:
+                os.rename(draft, path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _exchange(new: Path, old: Path) -> None:
@@ -93,6 +173,13 @@ def _exchange(new: Path, old: Path) -> None:
 def _draft_of(path: Path) -> Path:
     """Return a name beside `path` that no other process uses, with its suffix, which some writers go by."""
     return path.with_name(f".{path.stem}.{os.getpid()}.draft{path.suffix}")
+
+
+def drafts(path: Path) -> list[Path]:
+    """Return the drafts of `path` that lie beside it."""
+    start, end = f".{path.stem}.", f".draft{path.suffix}"
+    found = path.parent.glob(f"{glob.escape(start)}*{glob.escape(end)}")
+    return [draft for draft in found if draft.name[len(start) : -len(end)].isdigit()]  # A process, no other name.
 
 
 def _sync(file: Path) -> None:

@@ -5,6 +5,7 @@ sources it covers. The journal is replaced in one step, about once a second; wha
 A draft in Parquet cannot be read before it is finished, so only Arrow tables are gone on with.
 """
 
+import glob
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from segue.atomic import publish
+from segue.atomic import file_place, only_writer, publish
 from segue.data.song import Units
 from segue.data.table import ARROW_MAGIC_BYTES, SongBatch, SongWriter, table_schema
 
@@ -85,17 +86,26 @@ class ResumableTable:
 
 
 @contextmanager
-def resumable_table(path: Path, units: Units, classes: Sequence[str], key: str) -> Iterator[ResumableTable]:
+def resumable_table(
+    path: Path, units: Units, classes: Sequence[str], key: str, made_by: str = ""
+) -> Iterator[ResumableTable]:
     """Open the Arrow table `path` for writing, with what an earlier run with the same `key` had written in it already.
 
     The table appears when the block ends well. When it ends in an error that is not an interruption, the draft goes.
+
+    Raises:
+        ConfigError: `path` cannot be a file, another process is writing it, or the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = file_place(path)
+    with only_writer(path):
+        yield from _resumed(path, table_schema(units, classes, made_by), key)
+
+
+def _resumed(path: Path, schema: pa.Schema, key: str) -> Iterator[ResumableTable]:
     journal = _read(_journal(path), key)
     taken = {draft.name for draft in _drafts(path)}
     names = (f".{path.name}.{number}.partial" for number in count())
     draft = path.with_name(next(name for name in names if name not in taken))
-    schema = table_schema(units, classes)
     try:
         with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, schema) as sink:
             table = ResumableTable(path, draft, SongWriter(sink, schema), key)
@@ -116,7 +126,9 @@ def _clear(path: Path) -> None:
 
 
 def _drafts(path: Path) -> list[Path]:
-    return list(path.parent.glob(f".{path.name}.*.partial"))
+    start, end = f".{path.name}.", ".partial"
+    found = path.parent.glob(f"{glob.escape(start)}*{end}")
+    return [draft for draft in found if draft.name[len(start) : -len(end)].isdigit()]
 
 
 def _journal(path: Path) -> Path:
