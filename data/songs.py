@@ -35,12 +35,15 @@ from segue.data.song import Units
 from segue.data.sources.conversion import Conversion, faults
 from segue.data.sources.folder import names_of
 from segue.data.sources.registry import list_of_kinds, open_source
-from segue.data.sources.resume import ResumableTable, resumable_table
+from segue.data.sources.resume import ResumableTable, clear, resumable_table
 from segue.data.sources.source import BATCH_SONGS, Skipped, Source, Tally
 from segue.data.table import NO_LABEL, SongBatch, SongTable, SongWriter, write_table
 from segue.errors import ConfigError, LabelError, SongError
+from segue.places import check_last, check_out, made_by
 
 log = logging.getLogger(__name__)
+
+SUFFIXES = (".arrow", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Labelling:
 
 
 def songs(
-    paths: Positional[Annotated[tuple[Path, ...], arg(metavar="SOURCE... OUT")]],
+    paths: Positional[Annotated[tuple[Path, ...], arg(metavar="SOURCE... [OUT]")]],
     labels: Path | None = None,
     classes: tuple[str, ...] = (),
     where: UseAppendAction[tuple[str, ...]] = (),
@@ -73,11 +76,13 @@ def songs(
     units: Units | None = None,
     strict: bool = False,
     parts: bool = False,
+    out: Path | None = None,
+    overwrite: bool = False,
 ) -> Conversion:
     """Turn any source of songs into the canonical song table.
 
     Args:
-        paths: The sources, and last the table to write.
+        paths: The sources; without --out also, last, the table to write, which must not be there yet.
         labels: Genres by track id: a tagtraum .cls, MASD or MAGD file, or any of track id, tab, genre[, tab, genre].
         classes: The classes to keep, in this order; songs of others lose their label. Default: the source's own.
         where: Keep only songs whose field has one of these values, as in fold=0,1 or label=Jazz. Can be repeated.
@@ -87,12 +92,19 @@ def songs(
         units: What the numbers are, where a source does not say.
         strict: Stop at the first song that cannot be read, instead of leaving it out.
         parts: Split songs into consecutive parts of 120 segments, which become songs of their own, of one group.
+        out: The table to write, Parquet or Arrow. One that this verb made is replaced.
+        overwrite: Replace what is there, whatever made it; never what is read.
     """
-    if len(paths) < 2:
-        raise ConfigError(f"expected SOURCE... OUT, at least two paths; found {len(paths)}")
+    if len(paths) < (1 if out else 2):
+        raise ConfigError(f"expected SOURCE... OUT, at least two paths; found {len(paths)}. Or SOURCE... --out OUT")
     if balance is not None and balance < 1:
         raise ConfigError(f"balance: expected at least 1 song a class, found {balance}")
-    *sources, out = paths
+    sources = list(paths)
+    if out:
+        check_out(out, "songs", _reads(sources, labels, out), overwrite=overwrite)
+    else:
+        out = sources.pop()
+        check_last(sources, out, "songs", _reads(sources, labels, out), SUFFIXES, overwrite=overwrite)
     conditions = _conditions(where)
     names = _names(sources)
     opened = [open_source(path, units, conditions, kind, name) for path, name in zip(sources, names, strict=True)]
@@ -107,13 +119,21 @@ def songs(
         report.pass_over(source.passed_over)
     if label_file and label_file.conflicts:
         report.warn(f"{labels}: {_conflicts(label_file)}")
+    everything = out.with_name(f".{out.name}.everything.arrow")
     if balance is None:
+        clear(everything)
+        everything.unlink(missing_ok=True)
         return _write(opened, out, report, labelling, strict, key)
-    everything = out.with_name(f".{out.stem}.everything.arrow")
     report = _write(opened, everything, report, labelling, strict, key)
     balanced = draw_balanced(SongTable(everything), balance, seed, report, labelling.classes)
     everything.unlink()
     return balanced
+
+
+def _reads(sources: Sequence[Path], labels: Path | None, out: Path) -> list[Path]:
+    """Return what a conversion reads; a folder of other files may hold the table that is written from it."""
+    own = not out.exists() or made_by(out) == "songs"
+    return [*(source for source in sources if not (own and source.is_dir())), *([labels] if labels else [])]
 
 
 def draw_balanced(
@@ -128,7 +148,7 @@ def draw_balanced(
     balanced = Conversion(
         report.out, report.units, left_out=report.left_out, passed_over=report.passed_over, warnings=report.warnings
     )
-    with write_table(report.out, report.units, classes) as table:
+    with write_table(report.out, report.units, classes, made_by="songs") as table:
         for start in range(0, len(rows), BATCH_SONGS):
             batch = everything.batch(rows[start : start + BATCH_SONGS])
             table.write(batch)
@@ -150,9 +170,9 @@ def _write(
 ) -> Conversion:
     """Write the songs of all sources to `out`, after those that a killed run with the same `key` had written."""
     if out.suffix == ".parquet":
-        with write_table(out, report.units, labelling.classes) as table:
+        with write_table(out, report.units, labelling.classes, made_by="songs") as table:
             return _convert(sources, table, report, labelling, strict)
-    with resumable_table(out, report.units, labelling.classes, key) as resumable:
+    with resumable_table(out, report.units, labelling.classes, key, made_by="songs") as resumable:
         state = resumable.state
         if state is None:
             return _convert(sources, resumable, report, labelling, strict)

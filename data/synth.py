@@ -25,6 +25,7 @@ from segue.data.song import CHROMA, LOUDNESS, LOUDNESS_RANGE_DB, N_FEATURES, TIM
 from segue.data.sources.source import BATCH_SONGS
 from segue.data.table import SongBatch, write_table
 from segue.errors import ConfigError
+from segue.places import check_out
 
 # Mean and standard deviation of the 12 timbre coefficients and of the loudness over 1,894 tracks of the Million Song
 # Dataset.
@@ -169,23 +170,26 @@ def synth(
     seed: int = 0,
     genre_seed: int = 0,
     difficulty: Difficulty = Difficulty(),
+    overwrite: bool = False,
 ) -> Synthesis:
     """Make synthetic songs.
 
     Args:
-        out: The table to write: Parquet if it ends in .parquet, else Arrow.
+        out: The table to write: Parquet if it ends in .parquet, else Arrow. One that this verb made is replaced.
         songs: How many songs.
         classes: How many genres.
         seed: Picks the songs.
         genre_seed: Picks the genres; keep it to get more songs of the same ones.
         difficulty: How hard the genres are to tell apart.
+        overwrite: Replace what is there, whatever made it.
     """
     if songs < 1 or classes < 2 or seed < 0 or genre_seed < 0:
         raise ConfigError(
             f"expected songs >= 1, classes >= 2 and seeds >= 0; found {songs}, {classes}, {seed}, {genre_seed}"
         )
+    check_out(out, "synth", [], overwrite=overwrite)
     progress = tqdm(total=songs, unit=" songs", disable=None, file=sys.stderr)
-    with write_table(out, "raw", [genre_name(index) for index in range(classes)]) as table, progress:
+    with write_table(out, "raw", [genre_name(index) for index in range(classes)], made_by="synth") as table, progress:
         for batch in batches(songs, classes, seed, genre_seed, difficulty):
             table.write(batch)
             progress.update(len(batch))

@@ -8,6 +8,7 @@ where the source had one, the order of the classes.
 
 import hashlib
 import json
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -99,9 +100,7 @@ def table_schema(units: Units, classes: Sequence[str], made_by: str = "") -> pa.
 
 
 @contextmanager
-def write_table(
-    path: Path, units: Units, classes: Sequence[str] = (), made_by: str = ""
-) -> Iterator[SongWriter]:
+def write_table(path: Path, units: Units, classes: Sequence[str] = (), made_by: str = "") -> Iterator[SongWriter]:
     """Open a writer for a new table at `path`, Parquet if it ends in `.parquet`, else Arrow IPC.
 
     The table appears when the block ends well, and not at all otherwise. Memory stays at one batch whatever the size.
@@ -109,10 +108,10 @@ def write_table(
     schema = table_schema(units, classes, made_by)
     with atomic_file(path) as draft:
         if path.suffix == ".parquet":
-            with pq.ParquetWriter(draft, schema) as parquet:
+            with draft.open("wb") as file, pq.ParquetWriter(file, schema) as parquet:
                 yield SongWriter(parquet, schema)
         else:
-            with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, schema) as arrow:
+            with pa.OSFile(os.fsencode(draft), "wb") as file, pa.ipc.new_file(file, schema) as arrow:
                 yield SongWriter(arrow, schema)
 
 

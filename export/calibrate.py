@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from segue.atomic import atomic_folder, check_place
+from segue.atomic import atomic_folder
 from segue.command import run
 from segue.data.table import SongTable
 from segue.errors import ConfigError, LabelError
@@ -25,6 +25,7 @@ from segue.export.calibration.dial import Dial, check_calibration_songs, set_dia
 from segue.export.calibration.temperature import Temperatures, predict_uncalibrated
 from segue.export.calibration.thresholds import Costs, Goal, UnsupportedError
 from segue.export.card import seal
+from segue.places import check_folder
 from segue.serving.bundle.load import load_bundle
 from segue.serving.bundle.manifest import MANIFEST, Manifest, ModelEntry, Target
 from segue.serving.bundle.seen import were_seen
@@ -105,7 +106,7 @@ def calibrate(
     goal = _goal(
         {"within": within, "accuracy": accuracy, "fallback_rate": fallback_rate, "songs_per_s": songs_per_s}, confidence
     )
-    check_place(out or bundle, MANIFEST)  # Before the models have heard all songs and not after.
+    check_folder(out or bundle, MANIFEST, [songs] if out in (None, bundle) else [songs, bundle])  # Before any work.
     opened = load_bundle(bundle)
     manifest = opened.manifest
     table = SongTable(songs)

@@ -31,6 +31,7 @@ from segue.export.calibration.temperature import Temperatures, UncalibratedPredi
 from segue.export.calibration.thresholds import CalibrationConfig, Costs, Goal
 from segue.export.card import form_name, how_right, seal
 from segue.export.forms import FormsConfig, Job, Shipped, ship
+from segue.places import check_folder
 from segue.provenance import provenance
 from segue.serving.bundle.manifest import FORMAT_VERSION, MANIFEST, Evaluation, Manifest, ModelEntry
 from segue.serving.bundle.seen import write_seen
@@ -139,6 +140,7 @@ def export(
     started = time.perf_counter()
     student_run, student_network = load_run(run, "student")
     teacher_run, teacher_network = load_run(run / "teacher", "teacher")
+    check_folder(out, MANIFEST, [run, songs or Path(student_run.songs)])
     table = open_songs_of(student_run, songs)
     splits = load_splits(run, student_run, table)
     if not len(splits.calibration):

@@ -6,9 +6,11 @@ import fcntl
 import glob
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from segue.errors import ConfigError
 
@@ -22,19 +24,16 @@ _writing: set[Path] = set()  # Locks of files are between processes; within this
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; when the block ends well, that file takes the place of `path` in one step.
 
-    Where `path` is a link, it is the file behind it that is replaced. Drafts of runs that were killed are removed.
+    Where `path` is a link, it is the file behind it that is replaced. Of two who write at once the last one wins.
+    Drafts of processes that were killed are removed.
 
     Raises:
-        ConfigError: `path` cannot be a file, another process is writing it, or the disk is full.
+        ConfigError: `path` cannot be a file, nothing can be written there, or the disk is full.
     """
     path = file_place(path)
-    with only_writer(path):
-        draft = _draft_of(path)
-        try:
-            yield draft
-            publish(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+    with _drafting(path, Path.touch) as draft:
+        yield draft
+        publish(draft, path)
 
 
 def file_place(path: Path) -> Path:
@@ -50,41 +49,60 @@ def file_place(path: Path) -> Path:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in plain words that the disk is full, or that it takes nothing more from this user.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise ConfigError(f"{path}: not written, {FULL[error.errno]}; what was there before is kept") from None
+
+
+T = TypeVar("T")
+
+
+def _make(path: Path, make: Callable[[], T]) -> T:
+    """Make the first file beside `path`, in a folder that may have to be made; a `ConfigError` says why not."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return make()
+    except OSError as error:
+        raise ConfigError(f"{path}: nothing can be written there: {error.strerror}. Choose another place.") from None
+
+
+@contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """Be the only one who writes `path` while the block lasts, and remove the drafts that killed runs left there.
+    """Be the only one who writes `path` while the block lasts, among all processes of this machine.
 
     Raises:
         ConfigError: somebody writes it already, nothing can be written there, or the disk is full.
     """
-    lock = path.with_name(f".{path.name}.lock")
     if path in _writing:
         raise ConfigError(f"{path}: this process is writing it already; choose another place")
     _writing.add(path)
-    handle = None
+    lock = path.with_name(f".{path.name}.lock")
     try:
-        handle = _locked(path, lock)
-        for draft in drafts(path) if handle is not None else ():
-            shutil.rmtree(draft) if draft.is_dir() else draft.unlink(missing_ok=True)
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise ConfigError(f"{path}: not written, {FULL[error.errno]}. What was there before is kept.") from None
-        raise
+        with writing(path):
+            handle = _locked(path, lock)
+            try:
+                yield
+            finally:
+                if handle is not None:
+                    lock.unlink(missing_ok=True)
+                    os.close(handle)
     finally:
-        if handle is not None:
-            lock.unlink(missing_ok=True)
-            os.close(handle)
-        _writing.discard(path)
+        _writing.remove(path)
 
 
 def _locked(path: Path, lock: Path) -> int | None:
     """Return the handle of the lock that says who writes `path`; None where the file system has no locks."""
     while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise ConfigError(f"{path}: nothing can be written there: {error.strerror}") from None
+        handle = _make(path, lambda: os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Unlike flock, not kept alive by our children.
         except (BlockingIOError, PermissionError):
@@ -137,20 +155,54 @@ def atomic_folder(path: Path, mark: str) -> Iterator[Path]:
     """
     check_place(path, mark)
     path = path.resolve()
-    with only_writer(path):
-        draft = _draft_of(path)
-        draft.mkdir()
+    with _drafting(path, Path.mkdir) as draft:
+        yield draft
+        for file in draft.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        if path.exists():
+            _exchange(draft, path)
+        else:
+            os.rename(draft, path)
+
+
+@contextmanager
+def _drafting(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield an empty draft of `path`, which is removed at the end, as are drafts of processes that are gone."""
+    draft = _draft_of(path, os.getpid())
+    with writing(path):
+        for found in path.parent.glob(glob.escape(_draft_of(path, 0).name).replace(".0.draft", ".*.draft")):
+            owner = found.name[len(f".{path.stem}.") : -len(f".draft{path.suffix}")]
+            if owner.isdigit() and not _is_alive(int(owner)):
+                _remove(found)
+        _make(path, partial(_remove, draft))
+        _make(path, partial(make, draft))
         try:
             yield draft
-            for file in draft.rglob("*"):
-                if file.is_file():
-                    _sync(file)
-            if path.exists():
-                _exchange(draft, path)
-            else:
-                os.rename(draft, path)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            _remove(draft)
+
+
+def _draft_of(path: Path, process: int) -> Path:
+    """Return a name beside `path` that no other process uses, with its suffix, which some writers go by."""
+    return path.with_name(f".{path.stem}.{process}.draft{path.suffix}")
+
+
+def _remove(draft: Path) -> None:
+    if draft.is_dir():
+        shutil.rmtree(draft, ignore_errors=True)
+    else:
+        draft.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # Another user's.
+    return True
 
 
 def _exchange(new: Path, old: Path) -> None:
@@ -168,18 +220,6 @@ def _exchange(new: Path, old: Path) -> None:
         os.rename(aside, old)
         raise
     os.rename(aside, new)
-
-
-def _draft_of(path: Path) -> Path:
-    """Return a name beside `path` that no other process uses, with its suffix, which some writers go by."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.draft{path.suffix}")
-
-
-def drafts(path: Path) -> list[Path]:
-    """Return the drafts of `path` that lie beside it."""
-    start, end = f".{path.stem}.", f".draft{path.suffix}"
-    found = path.parent.glob(f"{glob.escape(start)}*{glob.escape(end)}")
-    return [draft for draft in found if draft.name[len(start) : -len(end)].isdigit()]  # A process, no other name.
 
 
 def _sync(file: Path) -> None:

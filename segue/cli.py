@@ -6,6 +6,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 
+from segue.streams import open_streams, tell
+
 # In the order of the pipeline; a verb's module is imported only when the verb is called.
 VERBS = {
     "songs": ("segue.data.songs", "turn any source of songs into the song table"),
@@ -37,6 +39,7 @@ USAGE = "usage: segue VERB [OPTIONS]      segue VERB --help tells all about one"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb that `argv` begins with and return the exit code: 0 done, 1 failed, 2 bad usage, 130 stopped."""
+    open_streams()
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help", "help"):
         print(manual())
@@ -47,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in VERBS:
         close = get_close_matches(name, VERBS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        print(f"segue: there is no verb {name!r}.{hint}\n{USAGE}", file=sys.stderr)
+        tell(f"segue: there is no verb {name!r}.{hint}\n{USAGE}")
         return 2
     try:
         verb = import_module(VERBS[name][0])
     except KeyboardInterrupt:  # Importing takes a second or two; a verb that has begun says more.
-        print(f"segue {name}: stopped before it began", file=sys.stderr)
+        tell(f"segue {name}: stopped before it began")
         return 130
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]

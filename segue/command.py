@@ -20,6 +20,7 @@ import numpy as np
 import tyro
 
 from segue.errors import SegueError
+from segue.streams import open_streams, tell
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # bad usage is 2, by the option parser
 METAVARS = {  # By the name of an option, where its unit says more than its type.
@@ -40,6 +41,7 @@ def unset(metavar: str) -> Any:
 
 def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None) -> int:
     """Run `verb` with the command line `argv` and return the exit code; `manual` is the verb's module docstring."""
+    open_streams()
     given = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in given
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
@@ -52,17 +54,21 @@ def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None
             args=[argument for argument in given if argument != "--json"],
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName),
         )
-        print(to_json(result) if as_json else result, flush=True)
-    except BrokenPipeError:  # Whoever read the answer has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        _answer(to_json(result) if as_json else str(result))
     except (SegueError, OSError) as error:
-        print(f"segue {name}: {error}", file=sys.stderr)
+        tell(f"segue {name}: {error}")
         return FAILED
     except KeyboardInterrupt:
-        print(f"segue {name}: stopped; what was finished is kept, nothing is half written", file=sys.stderr)
+        tell(f"segue {name}: stopped; what was finished is kept, nothing is half written")
         return INTERRUPTED
     return DONE
+
+
+def _answer(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # Whoever read the answer has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _with_plain_help(verb: Callable[..., Any]) -> Callable[..., Any]:

@@ -57,7 +57,8 @@ def write_page(page: Path, template: Path, **values: Any) -> None:
     Raises:
         ConfigError: nothing can be written there.
     """
-    html = render(template, **values)
+    verb, _, _ = template.name.partition(".")
+    html = render(template, **values, verb=verb)
     try:
         with atomic_file(page) as draft:
             draft.write_text(html, encoding="utf-8")

@@ -20,6 +20,7 @@ from segue.command import run
 from segue.data.metrics import log_softmax
 from segue.data.song import Floats
 from segue.errors import RunError
+from segue.places import check_folder
 from segue.training.fit.journal import RECORD
 from segue.training.networks.build import EnsembleConfig, SingleConfig
 from segue.training.networks.ensemble import Ensemble
@@ -63,6 +64,7 @@ def join(runs: Positional[tuple[Path, ...]], out: Path, songs: Path | None = Non
             raise RunError(
                 f"{folder}: expected {first.loop.windows} windows a song as in {runs[0]}, found {record.loop.windows}"
             )
+    check_folder(out, RECORD, [*runs, songs or Path(first.songs)])
     configs, networks = _members(loaded)
     config, teacher = EnsembleConfig(tuple(configs)), Ensemble(networks)
     held_out = _held_out(runs) if all(record.held_out_accuracy is not None for record, _ in loaded) else None

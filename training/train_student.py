@@ -24,6 +24,7 @@ from segue.atomic import atomic_folder
 from segue.command import run
 from segue.data.metrics import agreement
 from segue.errors import ConfigError, RunError
+from segue.places import check_folder
 from segue.training.fit.execution import Execution
 from segue.training.fit.feed import check_songs
 from segue.training.fit.journal import RECORD, journal
@@ -77,8 +78,7 @@ def train_student(
     """
     if len(network.hidden) != 1:
         raise ConfigError(f"hidden: expected one hidden layer, which is what makes a student, found {network.hidden}")
-    if out.resolve() == teacher.resolve():
-        raise ConfigError(f"out: expected another folder than the teacher's, found {out}")
+    check_folder(out, RECORD, [songs, teacher])
     started = time.perf_counter()
     execution.prepare()
     teacher_run, teacher_network = load_run(teacher, "teacher")

@@ -32,6 +32,7 @@ from segue.data.song import Ints
 from segue.data.splits import Shares, deal, labelled_rows, split
 from segue.data.table import SongTable
 from segue.errors import ConfigError, LabelError
+from segue.places import check_folder
 from segue.training.fit.execution import Execution
 from segue.training.fit.feed import check_songs
 from segue.training.fit.journal import RECORD, Journal, journal
@@ -100,6 +101,7 @@ def train_teacher(
     if not folds and (join_folds or unlabelled):
         raise ConfigError("join_folds and unlabelled: expected fold teachers, found --folds 0")
     started = time.perf_counter()
+    check_folder(out, RECORD, [songs])
     execution.prepare()
     table = open_songs(songs, validation_songs)
     splits = split(table, shares, split_seed)

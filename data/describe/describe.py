@@ -34,6 +34,7 @@ from segue.data.sources.source import Skipped
 from segue.data.synth import LOUDNESS_MEAN_DB, LOUDNESS_SD_DB, TIMBRE_MEAN, TIMBRE_SD
 from segue.data.table import SongBatch
 from segue.errors import ConfigError, SongError
+from segue.places import check_out
 
 KNOWN = (*zip(TIMBRE_MEAN, TIMBRE_SD, strict=True), *[None] * 12, (LOUDNESS_MEAN_DB, LOUDNESS_SD_DB))
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -123,15 +124,17 @@ class SongTally:
                 self.duplicates.add(name, first)
 
 
-def describe(songs: Positional[Path], page: Path | None = None) -> Description:
+def describe(songs: Positional[Path], page: Path | None = None, overwrite: bool = False) -> Description:
     """Describe songs.
 
     Args:
         songs: A song table, or any other source of songs.
-        page: The HTML page to write.
+        page: The HTML page to write. One that this verb made is replaced.
+        overwrite: Replace the file that is there, whatever made it.
     """
     source = open_source(songs, None, {})
     page = page_of(songs, page)
+    check_out(page, "describe", [songs] if songs.is_file() else [], overwrite=overwrite)
     tally = SongTally(source.units, source.classes)
     with tqdm(total=len(source), unit=" songs", disable=None, file=sys.stderr) as progress:
         for item in source.batches():
@@ -154,7 +157,7 @@ def page_of(source: Path, page: Path | None) -> Path:
         source = source.resolve()  # Gives `.` and `songs/` a name.
         folder = source.parent if os.access(source.parent, os.W_OK) else Path("artifacts")
         return folder / f"{source.stem}.html"
-    if page.suffix != ".html" or page.is_dir():
+    if page.suffix != ".html":
         raise ConfigError(f"--page: expected a file that ends in .html, found {page}")
     return page
 

@@ -7,6 +7,7 @@ A draft in Parquet cannot be read before it is finished, so only Arrow tables ar
 
 import glob
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -74,7 +75,7 @@ class ResumableTable:
     def take_over(self, journal: Journal) -> None:
         """Copy what an earlier run had written; a draft that cannot be read is not used."""
         old = self._path.with_name(journal.draft)
-        with suppress(OSError, pa.ArrowInvalid), pa.memory_map(str(old)) as file:
+        with suppress(OSError, pa.ArrowInvalid), pa.memory_map(os.fsencode(old)) as file:
             file.seek(ARROW_MAGIC_BYTES)
             reader = pa.ipc.open_stream(file)
             batches = [reader.read_next_batch() for _ in range(journal.batches)]
@@ -97,17 +98,18 @@ def resumable_table(
         ConfigError: `path` cannot be a file, another process is writing it, or the disk is full.
     """
     path = file_place(path)
-    with only_writer(path):
-        yield from _resumed(path, table_schema(units, classes, made_by), key)
+    with only_writer(path), _resumed(path, table_schema(units, classes, made_by), key) as table:
+        yield table
 
 
+@contextmanager
 def _resumed(path: Path, schema: pa.Schema, key: str) -> Iterator[ResumableTable]:
     journal = _read(_journal(path), key)
     taken = {draft.name for draft in _drafts(path)}
     names = (f".{path.name}.{number}.partial" for number in count())
     draft = path.with_name(next(name for name in names if name not in taken))
     try:
-        with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, schema) as sink:
+        with pa.OSFile(os.fsencode(draft), "wb") as file, pa.ipc.new_file(file, schema) as sink:
             table = ResumableTable(path, draft, SongWriter(sink, schema), key)
             if journal:
                 table.take_over(journal)
@@ -115,12 +117,13 @@ def _resumed(path: Path, schema: pa.Schema, key: str) -> Iterator[ResumableTable
         publish(draft, path)
     except BaseException as error:
         if isinstance(error, Exception) or not _journal(path).exists():
-            _clear(path)
+            clear(path)
         raise
-    _clear(path)
+    clear(path)
 
 
-def _clear(path: Path) -> None:
+def clear(path: Path) -> None:
+    """Remove what killed runs left of the table `path`, which nobody writes now."""
     for file in (*_drafts(path), _next_journal(path), _journal(path)):
         file.unlink(missing_ok=True)
 

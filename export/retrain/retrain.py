@@ -118,7 +118,7 @@ def _songs_stage(stages: Stages, name: str, recipe: SongsRecipe, out: Path) -> N
         if recipe.synth:
             drawn = recipe.synth
             return synth(out, drawn.songs, drawn.classes, drawn.seed, difficulty=drawn.difficulty)
-        return convert_songs((*recipe.sources, out), recipe.labels, recipe.classes, recipe.where, parts=recipe.parts)
+        return convert_songs(recipe.sources, recipe.labels, recipe.classes, recipe.where, parts=recipe.parts, out=out)
 
     inputs = [*recipe.sources, *([recipe.labels] if recipe.labels else [])]
     stages.run(name, make, settings=recipe, inputs=inputs, output=out)

@@ -13,25 +13,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 from tqdm import tqdm
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from segue.atomic import atomic_file
 from segue.command import run
 from segue.data.table import SongTable
 from segue.errors import ConfigError, SongError
+from segue.places import MADE_BY, check_last, check_out
 from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import NOT_A_NUMBER, Answers, open_cascade, threshold_or_default
 from segue.serving.evaluate import check_units
 from segue.serving.runtime import Provider
 
 SONGS_AT_A_TIME = 1024
+SUFFIXES = (".parquet", ".csv")
 
 
 @dataclass(frozen=True)
@@ -55,23 +57,26 @@ class Scored:
 def score(
     bundle: Positional[Path],
     songs: Positional[Path],
-    out: Positional[Path],
+    place: Positional[Annotated[Path | None, arg(metavar="[OUT]")]] = None,
     threshold: float | None = None,
     windows: int | None = None,
     provider: Provider = "auto",
+    out: Path | None = None,
+    overwrite: bool = False,
 ) -> Scored:
     """Put a genre on every song of a table.
 
     Args:
         bundle: The bundle's folder.
         songs: The song table.
-        out: The file to write: CSV if it ends in .csv, Parquet if it ends in .parquet.
+        place: The file to write, without --out: it must not be there yet, or be what this verb made of such songs.
         threshold: Cross-entropy in nats above which a song falls back to the teacher. Default: the bundle's.
         windows: Windows of a song that both models see, at most. Default: what the bundle says.
         provider: Where the models run; auto takes a GPU where there is one.
+        out: The file to write: CSV if it ends in .csv, Parquet if it ends in .parquet. One of this verb's is replaced.
+        overwrite: Replace what is there, whatever made it; never what is read.
     """
-    if out.suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"{out}: expected a name that ends in .parquet or .csv")
+    out = _checked_place(bundle, songs, place, out, overwrite=overwrite)
     started = time.perf_counter()
     opened = load_bundle(bundle)
     classes = opened.manifest.classes
@@ -95,6 +100,20 @@ def score(
     return Scored(out, len(table), fell_back / max(len(table), 1), by_genre, time.perf_counter() - started)
 
 
+def _checked_place(bundle: Path, songs: Path, place: Path | None, out: Path | None, *, overwrite: bool) -> Path:
+    """Return the file to write, given by position or as an option; a `ConfigError` if it must not be written."""
+    if (place is None) == (out is None):
+        raise ConfigError(f"expected one file to write, BUNDLE SONGS OUT or --out OUT, found {place} and {out}")
+    if out is None:
+        assert place is not None
+        check_last([songs], place, "score", [bundle, songs], SUFFIXES, overwrite=overwrite)
+        return place
+    if out.suffix not in SUFFIXES:
+        raise ConfigError(f"{out}: expected a name that ends in {' or '.join(SUFFIXES)}")
+    check_out(out, "score", [bundle, songs], overwrite=overwrite)
+    return out
+
+
 @contextmanager
 def _open_sink(out: Path, schema: pa.Schema) -> Iterator[Any]:
     with atomic_file(out) as draft:
@@ -113,7 +132,8 @@ def _schema(classes: Sequence[str], *, nested: bool) -> pa.Schema:
             pa.field("cross_entropy_nats", pa.float32()),
             pa.field("answered_by", pa.string()),
             *([pa.field("probabilities", pa.struct(probabilities))] if nested else flat),
-        ]
+        ],
+        {MADE_BY: "score"},
     )
 
 

@@ -187,12 +187,13 @@ def test_two_tables_become_one(tmp_path: Path) -> None:
     )
 
 
-def test_a_table_may_take_its_own_place(tmp_path: Path) -> None:
-    batch = random_batch([4, 5])
-    save(tmp_path / "songs.arrow", batch)
-    assert run(tmp_path / "songs.arrow", tmp_path / "songs.arrow", "--where", "song_id=song-0-1") == 0
-    (song,) = SongTable(tmp_path / "songs.arrow").songs([0])
-    np.testing.assert_array_equal(song, batch.songs.segments[4:])
+@pytest.mark.parametrize("options", [(), ("--overwrite",)])
+def test_a_table_never_takes_the_place_of_what_it_is_read_from(tmp_path: Path, options: tuple[str, ...]) -> None:
+    path = save(tmp_path / "songs.arrow", random_batch([4, 5])).path
+    before = path.read_bytes()
+    assert run(path, path, "--where", "song_id=song-0-1", *options) == 1
+    assert run(path, "--out", path, "--where", "song_id=song-0-1", *options) == 1
+    assert path.read_bytes() == before
 
 
 def test_raw_and_standardised_songs_do_not_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -329,9 +330,9 @@ def test_at_most_so_many_songs_of_a_class_are_drawn_and_all_unlabelled_ones_kept
 ) -> None:
     labels = ["Jazz"] * 30 + ["Folk"] * 5 + [None] * 7
     save(tmp_path / "all.arrow", random_batch([3] * 42, labels=labels))
-    drawn = []
+    drawn, balance = [], ("--balance", "10")
     for seed in ("0", "0", "1"):
-        report = answer(capsys, tmp_path / "all.arrow", tmp_path / "out.arrow", "--balance", "10", "--seed", seed)
+        report = answer(capsys, tmp_path / "all.arrow", "--out", tmp_path / "out.arrow", *balance, "--seed", seed)
         assert (report["labelled"], report["unlabelled"]["count"], report["songs"]) == ({"Jazz": 10, "Folk": 5}, 7, 22)
         assert report["left_out"]["beyond the 10 songs drawn of their class"]["count"] == 20
         drawn.append(SongTable(tmp_path / "out.arrow").song_ids)

@@ -2,12 +2,16 @@
 
 import ctypes
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from segue.atomic import atomic_file, atomic_folder
+from segue.atomic import atomic_file, atomic_folder, only_writer
+from segue.data.synth import synth
 from segue.errors import ConfigError
 
 
@@ -131,3 +135,72 @@ def test_behind_a_link_the_folder_is_replaced_and_the_link_stays(
         (folder / "run.json").write_text("newer")
     assert content(tmp_path / "v3") == {"run.json": "newer"}
     assert sorted(one.name for one in tmp_path.iterdir()) == ["current", "v3"]
+
+
+def test_drafts_of_processes_that_are_gone_are_removed_and_others_kept(tmp_path: Path) -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    pid = int(gone.stdout)
+    drafts = [f".run.{pid}.draft", f".a.{pid}.draft.csv", f".a.{os.getppid()}.draft.csv", f".a.b.{pid}.draft.csv"]
+    save(tmp_path, {drafts[0] + "/run.json": "half", **dict.fromkeys(drafts[1:], "half")})
+    with atomic_file(tmp_path / "a.csv") as draft:
+        draft.write_text("new")
+    assert content(tmp_path).keys() == {"a.csv", drafts[0] + "/run.json", *drafts[2:]}
+    with atomic_folder(tmp_path / "run", "run.json") as folder:
+        (folder / "run.json").write_text("new")
+    assert content(tmp_path).keys() == {"a.csv", "run/run.json", *drafts[2:]}
+
+
+FULL_DISK = """
+import resource, signal, sys
+from segue.data.synth import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("name", ["songs.arrow", "songs.parquet"])
+def test_on_a_full_disk_the_old_file_stays_and_the_message_names_the_new_one(tmp_path: Path, name: str) -> None:
+    assert synth(tmp_path / name, songs=2).songs == 2
+    before = (tmp_path / name).read_bytes()
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / name), "--songs", "300"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stderr == (
+        f"segue synth: {tmp_path / name}: not written, it would be too large; what was there before is kept\n"
+    )
+    assert (tmp_path / name).read_bytes() == before
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+
+
+def test_where_nothing_can_be_written_the_place_is_named_and_no_draft(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with (
+        pytest.raises(ConfigError, match=r"file/out\.csv: nothing can be written there: "),
+        atomic_file(tmp_path / "file/out.csv"),
+    ):
+        pytest.fail("it begins to work on what it cannot write")
+
+
+def test_only_one_process_writes_a_place_and_the_other_is_told_which(tmp_path: Path) -> None:
+    place = tmp_path / "songs.arrow"
+    hold = (
+        "import os, sys, pathlib; from segue.atomic import only_writer\n"
+        "with only_writer(pathlib.Path(sys.argv[1])):\n"
+        "    if not os.fork(): os.execvp('sleep', ['sleep', '60'])\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match=rf"songs\.arrow: process {holder.pid} is writing it"), only_writer(place):
+            pytest.fail("two write at once")
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+        with only_writer(place):  # Its child lives on.
+            assert (tmp_path / ".songs.arrow.lock").exists()
+            with pytest.raises(ConfigError, match="this process is writing it already"), only_writer(place):
+                pytest.fail("two write at once")
+        os.killpg(holder.pid, signal.SIGKILL)
+    assert not list(tmp_path.iterdir())

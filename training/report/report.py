@@ -22,6 +22,7 @@ from tyro.conf import Positional
 from segue import command
 from segue.data.describe.describe import page_of
 from segue.errors import ConfigError, RunError
+from segue.places import check_out
 from segue.training.fit.journal import load_metrics
 from segue.training.fit.loop import best_epoch, predict
 from segue.training.report.findings import Curve, Report, Split
@@ -36,6 +37,7 @@ def report(
     songs: Path | None = None,
     page: Path | None = None,
     repeats: int = 10,
+    overwrite: bool = False,
 ) -> Report:
     """Look at a training run.
 
@@ -45,6 +47,7 @@ def report(
         songs: The song table it was trained on, if that has moved.
         page: The HTML page to write; by default it lies beside the run folder.
         repeats: How often each block of features is taken from other songs.
+        overwrite: Replace the page that is there, whatever made it.
     """
     from segue.training.report.report_page import write_report
 
@@ -52,6 +55,7 @@ def report(
         raise ConfigError(f"repeats: expected at least 1, found {repeats}")
     record = load_record(run)
     page = page_of(run, page)
+    check_out(page, "report", [songs or Path(record.songs)], overwrite=overwrite)
     curves = _curves(run, record)
     _, network = load_run(run, record.role)
     table = open_songs_of(record, songs)

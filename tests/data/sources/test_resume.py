@@ -69,6 +69,27 @@ def test_a_conversion_killed_three_times_gives_the_table_of_an_undisturbed_one(t
     assert disturbed.read_bytes() == undisturbed.read_bytes()
 
 
+def test_of_two_conversions_into_one_table_the_second_says_who_is_writing(tracks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "songs.arrow"
+    first = convert(tracks, out)
+    while not list(tmp_path.glob(".songs.arrow.*.partial")):
+        assert first.poll() is None
+    _, complaint = convert(tracks, out).communicate()
+    assert f"songs.arrow: process {first.pid} is writing it".encode() in complaint
+    first.communicate()
+    assert (first.returncode, len(SongTable(out)), list(tmp_path.iterdir())) == (0, 299, [out])
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tracks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "songs.arrow"
+    for leftover in (".songs.arrow.0.partial", ".songs.arrow.everything.arrow", ".songs.arrow.lock"):
+        (tmp_path / leftover).write_bytes(b"half")
+    (tmp_path / "..songs.arrow.everything.arrow.0.partial").write_bytes(b"half")
+    (tmp_path / ".songs.arrow.old.0.partial").write_bytes(b"of songs.arrow.old")
+    convert(tracks, out).communicate()
+    assert {file.name for file in tmp_path.iterdir()} == {"songs.arrow", ".songs.arrow.old.0.partial"}
+
+
 def test_a_draft_made_from_something_else_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segue.data.sources.resume.JOURNAL_EVERY_S", 0)
     out, batch = tmp_path / "songs.arrow", random_batch([3, 4])
