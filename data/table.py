@@ -139,8 +139,8 @@ class SongTable:
             [label_of(text) for text in _texts(table, name)] for name in ("label", "group", "second_label")
         )
         listed = dict.fromkeys(map(label_of, json.loads(metadata.get(b"segue.classes", b"[]"))))
-        listed.pop(None, None)
-        self.classes: tuple[str, ...] = tuple(listed or sorted({name for name in names if name is not None}))
+        named = [name for name in listed if name is not None]
+        self.classes: tuple[str, ...] = tuple(named or sorted({name for name in names if name is not None}))
         self.labels = self._indices(names)
         chunks = [_segments(chunk) for chunk in table["segments"].chunks]
         self._flats = [flat for flat, _ in chunks]
