@@ -1,9 +1,9 @@
 """The dial of a request: how far it is turned, in the query or in a JSON body, and what that means for a bundle."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
-from urllib.parse import parse_qsl
 
 from segue.serving.bundle.manifest import Manifest
 from segue.serving.http.refusal import Refusal
@@ -36,21 +36,14 @@ class Setting:
     threshold_nats: float  # What the cascade goes by: infinite for fast, below 0 for accurate.
 
 
-def query_dial(query: bytes) -> Dial:
-    """Read the dial of a query string; a `Refusal` if it says anything else, or anything twice."""
-    values: dict[str, str] = {}
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        if name not in ("mode", "threshold"):
-            raise Refusal(422, "bad query", f"query: expected mode or threshold, found {name!r:.80}")
-        if name in values:
-            raise Refusal(422, "bad dial", f"query: expected {name} once, found it twice")
-        values[name] = value
-    text = values.get("threshold")
+def query_dial(query: Mapping[str, str]) -> Dial:
+    """Read the dial of a query; a `Refusal` if it is not understood."""
+    text = query.get("threshold")
     if text is None:
-        return dial(values.get("mode"), None)
+        return dial(query.get("mode"), None)
     if not NUMBER.fullmatch(text):
         raise Refusal(422, "bad dial", EXPECTED_NATS)
-    return dial(values.get("mode"), float(text))
+    return dial(query.get("mode"), float(text))
 
 
 def dial(mode: Any, threshold: Any) -> Dial:

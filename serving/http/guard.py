@@ -1,6 +1,7 @@
 """What every request passes first, limits and tokens, and what every answer gets: headers, a count, a line in the log.
 
-Requests under /v1 go on to the data path, those for probes, metrics and documentation to BentoML. There are no others.
+A request under /v1 goes to its endpoint once its body is complete, and is in flight only then: who sends slowly takes
+nobody's place. Those for probes, metrics and documents go to BentoML. There are no others.
 """
 
 import logging
@@ -10,18 +11,24 @@ import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import parse_qsl
 
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from segue.serving.http.app import refused
-from segue.serving.http.monitoring import Monitoring
+from segue.serving.http.bundle_slot import BundleSlot
+from segue.serving.http.endpoints.endpoint import Asked, Endpoint, by_path, json_response
+from segue.serving.http.receiving import Bodies
 from segue.serving.http.refusal import Reason, Refusal, internal_error, unavailable
-from segue.serving.http.settings import Settings
 from segue.serving.http.tokens import Tokens
 
-DATA_PATHS = ("/v1/classify", "/v1/model", "/v1/tradeoff", "/v1/admin/reload")
 BENTOML_PATHS = ("/", "/docs.json", "/schema.json", "/livez", "/healthz", "/readyz", "/metrics")
-BUSY: frozenset[Reason] = frozenset({"too many requests", "queue full", "teacher full"})
+# Many come at a time: a line in the log for each would take longer than they do.
+BUSY: frozenset[Reason] = frozenset(
+    {"too many requests", "too many bytes", "too many connections", "queue full", "teacher full",
+     "head too large", "head too slow", "malformed head"}
+)  # fmt: skip
 GIVEN_ONCE = (b"authorization", b"content-type", b"content-encoding", b"content-length", b"x-request-id")
 LOG_BUSY_EVERY_S = 1.0
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -41,20 +48,26 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 class Guard:
     """The outermost ASGI app."""
 
-    def __init__(self, data: ASGIApp, bentoml: ASGIApp, bentoml_paths: tuple[str, ...]) -> None:
-        """Stand before the data path and before BentoML, whose paths are listed."""
-        self._data = data
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        slot: BundleSlot,
+        tokens: Tokens,
+        bentoml: ASGIApp,
+        bentoml_paths: Sequence[str] = BENTOML_PATHS,
+    ) -> None:
+        """Stand before the endpoints, which answer with what is in `slot`, and before BentoML's paths."""
+        self._endpoints = by_path(endpoints)
+        self._slot = slot
+        self._settings = slot.settings
+        self._monitoring = slot.monitoring
+        self._tokens = tokens
         self._bentoml = bentoml
         self._bentoml_paths = frozenset(bentoml_paths)
+        self._bodies = Bodies(max_body_bytes=self._settings.max_body_bytes, least_rate=self._settings.least_body_rate)
         self._in_flight = 0
-        self._told_to_come_back = 0  # Since the last line in the log that says so.
+        self._busy: dict[Reason, int] = {}  # Since the last line in the log that says so.
         self._log_busy_at = 0.0
-
-    def begin(self, settings: Settings, tokens: Tokens, monitoring: Monitoring) -> None:
-        """Take the settings, once BentoML has started the service."""
-        self._settings = settings
-        self._tokens = tokens
-        self._monitoring = monitoring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -76,44 +89,62 @@ class Guard:
             await send(message)
 
         try:
-            self._in_flight += 1
-            app, receive_some = self._admit(scope, headers, receive)
-            await app(scope, receive_some, send_on)
+            if scope["path"] in self._bentoml_paths:
+                await self._bentoml(scope, receive, send_on)
+            else:
+                response = await self._answer(scope, headers, receive)
+                await response(scope, receive, send_on)
         except Refusal as refusal:
             scope["segue.refusal"] = refusal.reason
             await refused(refusal)(scope, receive, send_on)
+        except (ClientDisconnect, ConnectionError):
+            scope["segue.refusal"] = "caller gone"
+            status = 499
         except Exception:
             logger.exception("internal error")
             scope["segue.refusal"] = "internal error"
             if not status:
                 await refused(internal_error())(scope, receive, send_on)
-        finally:
-            self._in_flight -= 1
         self._record(scope, status, time.perf_counter() - started)
 
-    def _admit(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> tuple[ASGIApp, Receive]:
-        """Return who answers a request, and how its body is read; a `Refusal` if nobody may."""
-        path: str = scope["path"]
-        if path in self._bentoml_paths:
-            return self._bentoml, receive
-        if path not in DATA_PATHS:
+    async def _answer(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Response:
+        """Return an endpoint's answer; a `Refusal` if there is none."""
+        endpoint = self._endpoint(scope)
+        self._authorize(scope, endpoint, headers)
+        query = _query(endpoint, scope["query_string"])
+        settings = self._settings
+        self._refuse_if_full()
+        body = b""
+        if endpoint.body is not None:
+            declared = headers.get(b"content-length", b"")
+            if declared.isdigit() and int(declared) > settings.max_body_bytes:
+                most = settings.max_body_bytes
+                raise Refusal(413, "too large", f"body: expected at most {most} bytes, found {declared[:20].decode()}")
+            body = await self._bodies.receive(receive)
+            self._refuse_if_full()
+        accept = ", ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"accept")
+        self._in_flight += 1
+        try:
+            return await endpoint.answer(Asked(headers, accept, query, body, self._slot, self._bodies, receive))
+        finally:
+            self._in_flight -= 1
+
+    def _endpoint(self, scope: Scope) -> Endpoint:
+        methods = self._endpoints.get(scope["path"])
+        if methods is None:
             raise Refusal(404, "no such path", "there is nothing at this path; / lists what there is")
+        endpoint = methods.get(scope["method"])
+        if endpoint is None:
+            allowed = ", ".join(methods)
+            raise Refusal(405, "no such method", f"method: expected {allowed}, found another", {"allow": allowed})
+        return endpoint
+
+    def _authorize(self, scope: Scope, endpoint: Endpoint, headers: dict[bytes, bytes]) -> None:
         if len(headers) < len(scope["headers"]):
             _refuse_repeated(scope["headers"])
-        self._authorize(scope, path, headers.get(b"authorization", b""))
-        most, settings = self._settings.max_body_bytes, self._settings
-        if self._in_flight > settings.max_requests:
-            raise unavailable("too many requests", f"{settings.max_requests} requests are in flight already")
-        declared = headers.get(b"content-length", b"")
-        if declared.isdigit():
-            if int(declared) > most:
-                raise Refusal(413, "too large", f"body: expected at most {most} bytes, found {declared[:20].decode()}")
-            return self._data, receive
-        return self._data, _at_most(most, receive)
-
-    def _authorize(self, scope: Scope, path: str, authorization: bytes) -> None:
+        authorization = headers.get(b"authorization", b"")
         scope["segue.caller"] = None
-        if path.startswith("/v1/admin/"):
+        if endpoint.role == "admin":
             if self._tokens.admin is None:
                 raise Refusal(403, "no token", "nobody may do this: the server has no token called admin")
             if not self._tokens.is_admin(authorization):
@@ -125,9 +156,19 @@ class Guard:
                 raise Refusal(401, "no token", "expected a bearer token of this server", {"www-authenticate": "Bearer"})
             scope["segue.caller"] = caller
 
+    def _refuse_if_full(self) -> None:
+        most = self._settings.max_requests
+        if self._in_flight >= most:
+            raise unavailable("too many requests", f"{most} requests are in flight already")
+
+    def cut(self, refusal: Refusal) -> None:
+        """Count and log a connection that was closed before a request came from it."""
+        self._monitoring.requested("other", refusal.status, 0.0, refusal.reason)
+        self._log_busy(refusal.reason)
+
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         path = scope["path"]
-        if path not in DATA_PATHS and path not in BENTOML_PATHS:
+        if path not in self._endpoints and path not in BENTOML_PATHS:
             path = "other"
         reason = scope.get("segue.refusal")
         self._monitoring.requested(path, status, seconds, reason)
@@ -144,34 +185,37 @@ class Guard:
             logger.info("request", extra={name: fact for name, fact in facts.items() if fact is not None})
 
     def _log_busy(self, reason: Reason) -> None:
-        """Log how many requests were told to come back, once a second: a line each would take longer than they do."""
-        self._told_to_come_back += 1
+        """Log how many were told to come back, or were closed, and why, once a second."""
+        self._busy[reason] = self._busy.get(reason, 0) + 1
         now = time.monotonic()
         if now >= self._log_busy_at:
-            logger.warning("busy", extra={"told_to_come_back": self._told_to_come_back, "reason": reason})
-            self._told_to_come_back, self._log_busy_at = 0, now + LOG_BUSY_EVERY_S
+            logger.warning("busy", extra={"told_to_come_back": sum(self._busy.values()), "reasons": self._busy})
+            self._busy, self._log_busy_at = {}, now + LOG_BUSY_EVERY_S
+
+
+def refused(refusal: Refusal) -> Response:
+    """Return the answer that a refusal is."""
+    return json_response({"error": refusal.message}, refusal.status, refusal.headers)
+
+
+def _query(endpoint: Endpoint, query: bytes) -> dict[str, str]:
+    """Return the parameters of a query; a `Refusal` if the endpoint does not know one, or one is there twice."""
+    if not query:
+        return {}
+    values: dict[str, str] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name not in endpoint.query:
+            expected = " or ".join(endpoint.query) or "nothing"
+            raise Refusal(422, "bad query", f"query: expected {expected}, found {name!r:.80}")
+        if name in values:
+            raise Refusal(422, "bad query", f"query: expected {name} once, found it twice")
+        values[name] = value
+    return values
 
 
 def _refuse_repeated(headers: Sequence[tuple[bytes, bytes]]) -> None:
     """Refuse a request that says one thing twice: whichever we took, its sender may have meant the other."""
     names = [name for name, _ in headers]
     for name in GIVEN_ONCE:
-        if names.count(name) > 1:
-            raise Refusal(
-                400, "bad header", f"{name.decode()}: expected this header once, found it {names.count(name)} times"
-            )
-
-
-def _at_most(most: int, receive: Receive) -> Receive:
-    """Read a body of undeclared length, and refuse it where it grows past `most` bytes."""
-    found = 0
-
-    async def receive_some() -> Message:
-        nonlocal found
-        message = await receive()
-        found += len(message.get("body", b""))
-        if found > most:
-            raise Refusal(413, "too large", f"body: expected at most {most} bytes, found more")
-        return message
-
-    return receive_some
+        if (found := names.count(name)) > 1:
+            raise Refusal(400, "bad header", f"{name.decode()}: expected this header once, found it {found} times")

@@ -1,4 +1,4 @@
-"""The HTTP service: BentoML's lifecycle, probes, metrics and builds around the data path of `segue.serving.http.app`.
+"""The HTTP service: BentoML's lifecycle, probes, metrics and builds around the endpoints.
 
 Start it with `segue serve`. `segue.serving.http.settings` lists the environment variables that set it.
 """
@@ -17,9 +17,12 @@ import bentoml
 import bentoml._internal.server as bentoml_server
 from _bentoml_sdk import Service
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
-from segue.serving.http.app import data_path
 from segue.serving.http.bundle_slot import BundleSlot
+from segue.serving.http.connections import Connections, serve_with
+from segue.serving.http.document import documented
+from segue.serving.http.endpoints.registry import ENDPOINTS
 from segue.serving.http.guard import BENTOML_PATHS, Guard
 from segue.serving.http.logs import log_json
 from segue.serving.http.monitoring import Monitoring
@@ -31,7 +34,7 @@ from segue.serving.http.tokens import Tokens
 # callers wait for seconds once the loop is busy: docs/serving/load.md.
 sys.modules.setdefault("uvloop", None)  # type: ignore[arg-type]
 
-app = data_path()
+app = documented(ENDPOINTS)
 
 
 class GuardedService(Service[Any]):
@@ -43,12 +46,17 @@ class GuardedService(Service[Any]):
         pages = Path(bentoml_server.__file__).parent / "static_content"
         files = tuple(f"/static_content/{file.name}" for file in pages.iterdir())
         behind = Pages(super().to_asgi(is_main), lambda: self.openapi_spec.asdict())
-        guard = Guard(app, behind, (*BENTOML_PATHS, *files))
-        app.state.guard = guard
+        app.state.behind, app.state.paths_behind = behind, (*BENTOML_PATHS, *files)
+        serve_with(Connections(settings, lambda refusal: app.state.guard.cut(refusal)))
+
+        async def entrance(scope: Scope, receive: Receive, send: Send) -> None:
+            # The guard is there before the first request: BentoML makes the service, below, as the lifespan begins.
+            await (app.state.guard if scope["type"] == "http" else behind)(scope, receive, send)
+
         if not settings.cors_origins:
-            return guard
+            return entrance
         return CORSMiddleware(
-            guard,
+            entrance,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "content-encoding", "content-type", "x-request-id"],
@@ -73,7 +81,7 @@ class GenreService:
         log_json()
         monitoring = Monitoring()
         self._slot = app.state.slot = BundleSlot.open(settings, monitoring)
-        app.state.guard.begin(settings, Tokens.of(settings), monitoring)
+        app.state.guard = Guard(ENDPOINTS, self._slot, Tokens.of(settings), app.state.behind, app.state.paths_behind)
 
     @bentoml.on_deployment
     @staticmethod

@@ -40,7 +40,12 @@ class Settings:
     max_requests: Count = 256  # Most requests in flight, in each worker; more get 503, and soon. More only wait longer.
     max_waiting_songs: Count = 4096  # Most songs that wait for a model, in each worker; more get 503.
     batch_songs: Count = 256  # A model's batch takes waiting requests until it has this many songs.
-    deadline_s: Seconds = 10.0  # A request that takes longer gets 504.
+    deadline_s: Seconds = 10.0  # A request whose answer takes longer, from when its body is there, gets 504.
+    max_connections: Count = 1000  # Most connections, in each worker; one that only waits is closed for a new one.
+    max_header_bytes: Count = 32_768  # Largest head of a request; a larger one gets 431.
+    header_s: Seconds = 10.0  # A head that takes longer, from its first byte, gets 408.
+    least_body_rate: Count = 4096  # Bytes a second; a body that comes more slowly, for 5 seconds, gets 408.
+    idle_s: Seconds = 75.0  # A connection without a request is closed after that.
     teacher_timeout_s: Seconds = 5.0  # A teacher that takes longer has failed.
     when_teacher_fails: Trouble = "degrade"  # The student's answer, marked as degraded; or 503.
     when_teacher_is_full: Trouble = "degrade"  # The same, when too many songs wait for the teacher.

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,8 +10,9 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from segue.serving.http.app import data_path
 from segue.serving.http.bundle_slot import BundleSlot
+from segue.serving.http.endpoints.endpoint import Endpoint
+from segue.serving.http.endpoints.registry import ENDPOINTS
 from segue.serving.http.guard import Guard
 from segue.serving.http.monitoring import Monitoring
 from segue.serving.http.settings import Settings
@@ -45,15 +46,12 @@ class Client:
 class OwnClient(Client):
     """A service of its own, without BentoML."""
 
-    def __init__(self, runner: asyncio.Runner, settings: Settings) -> None:
+    def __init__(self, runner: asyncio.Runner, settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> None:
         self.registry = CollectorRegistry()
         self.monitoring = Monitoring(self.registry)
-        self.app = data_path()
-        self.slot = self.app.state.slot = BundleSlot.open(settings, self.monitoring)
-        guard = Guard(self.app, self.app, ())
-        guard.begin(settings, Tokens.of(settings), self.monitoring)
-        self.guard = guard
-        super().__init__(runner, guard)
+        self.slot = BundleSlot.open(settings, self.monitoring)
+        self.guard = Guard(endpoints, self.slot, Tokens.of(settings), nothing, ())
+        super().__init__(runner, self.guard)
 
     def metrics(self) -> str:
         """Return what Prometheus would scrape."""
@@ -66,6 +64,10 @@ class OwnClient(Client):
         return self.registry.get_sample_value(name, labels) or 0.0
 
 
+async def nothing(*_: Any) -> None:
+    """Stand where BentoML's app does."""
+
+
 OwnService = Callable[..., OwnClient]
 
 
@@ -73,7 +75,11 @@ OwnService = Callable[..., OwnClient]
 def own_service(bundle: Path) -> Iterator[OwnService]:
     """Return a function that makes a service with the settings that it is given."""
     with asyncio.Runner() as runner:
-        yield lambda **settings: OwnClient(runner, dataclasses.replace(Settings(bundle=bundle), **settings))
+
+        def make(endpoints: Sequence[Endpoint] = ENDPOINTS, **settings: Any) -> OwnClient:
+            return OwnClient(runner, dataclasses.replace(Settings(bundle=bundle), **settings), endpoints)
+
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from segue.serving.http.guard import BENTOML_PATHS, DATA_PATHS
+from segue.serving.http.endpoints.registry import ENDPOINTS
+from segue.serving.http.guard import BENTOML_PATHS
 from segue.serving.http.monitoring import Monitoring
 from segue.serving.http.settings import PREFIX, Settings
 
@@ -77,7 +78,7 @@ def test_every_setting_is_listed_with_its_default() -> None:
 
 def test_every_path_is_listed() -> None:
     text = (DOCS / "README.md").read_text()
-    for path in {*DATA_PATHS, *BENTOML_PATHS} - {
+    for path in {*(one.path for one in ENDPOINTS), *BENTOML_PATHS} - {
         "/healthz",
         "/schema.json",
     }:  # BentoML's own, which are not for people.

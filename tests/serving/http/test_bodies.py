@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from segue.data.columns import FLAT_WINDOW, SEGMENTS
 from segue.data.song import Floats
-from segue.serving.http.app import inflate
 from segue.serving.http.bodies import ARROW, JSON, NPY, RAW, SongsIn, read
+from segue.serving.http.receiving import inflate
 from segue.serving.http.refusal import Refusal
 from tests.support.random_songs import random_segments
 

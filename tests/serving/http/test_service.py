@@ -202,7 +202,7 @@ def test_the_dial_is_in_the_query_or_in_the_body(service: Client) -> None:
 
 def test_another_method_is_an_error_of_the_same_shape(service: Client) -> None:
     response = service.get("/v1/classify")
-    assert (response.status_code, response.json()) == (405, {"error": "Method Not Allowed"})
+    assert (response.status_code, response.json()) == (405, {"error": "method: expected POST, found another"})
     assert response.headers["allow"] == "POST"
 
 

@@ -1,0 +1,170 @@
+"""Receiving bodies: how slowly one may come, and how much of them all a worker holds.
+
+Whole small bodies are read and answered as they come. Large ones, and what gzip makes of small ones, share a bounded
+memory: where that is full, the largest body gives way, so that nobody locks smaller ones out. A few of them at a time
+are parsed and answered, the smaller ones first, in threads of their own, so that the event loop is free meanwhile.
+"""
+
+import asyncio
+import heapq
+import itertools
+import zlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from starlette.types import Receive
+
+from segue.serving.http.refusal import Refusal, unavailable
+
+Result = TypeVar("Result")
+
+LARGE_BODY_BYTES = 256 * 2**10  # What a smaller one can cost is not worth a thread: 8 MB and some milliseconds.
+RATE_OVER_S = 5.0
+HELD_BODIES, ANSWERED_BODIES = 4, 2  # Of the largest that a body may be.
+THREADS = 2
+
+
+class _Held:
+    """What one request holds of the memory for large bodies."""
+
+    def __init__(self, limit: asyncio.Timeout) -> None:
+        self.n_bytes = 0
+        self.gave_way = False
+        self._limit = limit
+
+    def give_way(self) -> None:
+        self.gave_way = True
+        self._limit.reschedule(asyncio.get_running_loop().time())
+
+
+class Bodies:
+    """The bodies of a worker, from the first byte until they are answered."""
+
+    def __init__(self, *, max_body_bytes: int, least_rate: int) -> None:
+        """Hold bodies of up to so many bytes, each of which comes with so many bytes a second at least."""
+        self._max_body_bytes = max_body_bytes
+        self._least_bytes = least_rate * RATE_OVER_S
+        self._held: set[_Held] = set()
+        self._free_bytes = ANSWERED_BODIES * max_body_bytes
+        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._number = itertools.count()
+        self._threads = ThreadPoolExecutor(THREADS, "segue-bodies")
+
+    async def receive(self, receive: Receive) -> bytes:
+        """Return the body of a request.
+
+        Raises:
+            Refusal: 413, it is too large; 408, it came too slowly; 499, its sender has left; 503, there are too many.
+        """
+        try:
+            async with asyncio.timeout(RATE_OVER_S) as limit:
+                held = _Held(limit)
+                try:
+                    return await self._parts(receive, limit, held)
+                finally:
+                    self._held.discard(held)
+        except TimeoutError:
+            if held.gave_way:
+                raise _no_room() from None
+            least = self._least_bytes / RATE_OVER_S
+            raise Refusal(
+                408, "body too slow", f"body: expected {least:g} bytes a second at least, found fewer"
+            ) from None
+
+    async def _parts(self, receive: Receive, limit: asyncio.Timeout, held: _Held) -> bytes:
+        parts: list[bytes] = []
+        found = counted = 0  # Bytes; those of them that came before the time of the present limit began.
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refusal(499, "caller gone", "the caller left before the body was there")
+            parts.append(message.get("body", b""))
+            found += len(parts[-1])
+            if found > self._max_body_bytes:
+                raise Refusal(413, "too large", f"body: expected at most {self._max_body_bytes} bytes, found more")
+            if not message.get("more_body", False):
+                return b"".join(parts)
+            if found > LARGE_BODY_BYTES:
+                self._hold(held, found)
+            if found - counted >= self._least_bytes and not held.gave_way:
+                counted = found
+                limit.reschedule(asyncio.get_running_loop().time() + RATE_OVER_S)
+
+    @asynccontextmanager
+    async def turn(self, n_bytes: int) -> AsyncIterator[None]:
+        """Wait until a large body of so many bytes may be parsed and answered; the smallest of all that wait is next.
+
+        Raises:
+            Refusal: 503, it had to give way to others.
+        """
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._queue, (n_bytes, next(self._number), turn))
+        self._begin_turns()
+        try:
+            if not turn.done():
+                await self._wait(turn, n_bytes)
+            yield
+        finally:
+            if not turn.cancel():  # It has begun.
+                self._free_bytes += n_bytes
+            self._begin_turns()
+
+    async def in_thread(self, function: Callable[[], Result]) -> Result:
+        """Return what a function returns that takes long, run in one of a few threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    async def _wait(self, turn: "asyncio.Future[None]", n_bytes: int) -> None:
+        try:
+            async with asyncio.timeout(None) as limit:
+                held = _Held(limit)
+                self._hold(held, n_bytes)
+                try:
+                    await turn
+                finally:
+                    self._held.discard(held)
+        except TimeoutError:
+            raise _no_room() from None
+
+    def _begin_turns(self) -> None:
+        while self._queue and (self._queue[0][2].done() or self._queue[0][0] <= self._free_bytes):
+            n_bytes, _, turn = heapq.heappop(self._queue)
+            if not turn.done():
+                self._free_bytes -= n_bytes
+                turn.set_result(None)
+
+    def _hold(self, held: _Held, n_bytes: int) -> None:
+        """Count a large body, and let the largest give way until the others fit."""
+        held.n_bytes = n_bytes
+        self._held.add(held)
+        staying = sorted((one for one in self._held if not one.gave_way), key=lambda one: one.n_bytes)
+        total = sum(one.n_bytes for one in staying)
+        while total > HELD_BODIES * self._max_body_bytes:
+            total -= staying[-1].n_bytes
+            staying.pop().give_way()
+
+
+def _no_room() -> Refusal:
+    return unavailable("too many bytes", "too many large bodies are here already")
+
+
+def inflated_bytes(body: bytes, most: int) -> int:
+    """Return how many bytes a gzip body holds by what it says of itself, which is checked as it is inflated."""
+    return min(int.from_bytes(body[-4:], "little"), most)
+
+
+def inflate(body: bytes, most: int) -> bytes:
+    """Return what a gzip body holds, if that is at most `most` bytes; no more than that is ever in memory."""
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        content = stream.decompress(body, most + 1)
+    except zlib.error:
+        raise Refusal(400, "malformed body", "body: expected gzip, found something else") from None
+    if len(content) > most:
+        raise Refusal(413, "too large", f"body: expected at most {most} bytes after gzip, found more")
+    if not stream.eof or stream.unused_data:
+        raise Refusal(
+            400, "malformed body", "body: expected one whole gzip stream, found one cut off or followed by more"
+        )
+    return content
