@@ -115,8 +115,6 @@ def songs(
     labelling = replace(_labelling(opened, label_file, classes), parts=parts)
     key = _key(sources, labels, [classes, where, kind, units, strict, parts])
     report = Conversion(out, opened[0].units)
-    for source in opened:
-        report.pass_over(source.passed_over)
     if label_file and label_file.conflicts:
         report.warn(f"{labels}: {_conflicts(label_file)}")
     everything = out.with_name(f".{out.name}.everything.arrow")
@@ -178,7 +176,7 @@ def _write(
             return _convert(sources, resumable, report, labelling, strict)
         before = Conversion.of_state(report.out, state["report"])
         log.info("going on after %d songs that an earlier run had written", before.songs)
-        return _convert(sources, resumable, before, labelling, strict, state["done"])
+        return _convert(sources, resumable, before, labelling, strict, state["source"], state["done"])
 
 
 def _convert(
@@ -187,13 +185,19 @@ def _convert(
     report: Conversion,
     labelling: Labelling,
     strict: bool,
+    first: int = 0,
     done: int = 0,
 ) -> Conversion:
-    """Write the songs of all sources after the first `done` to `table`, and count them in `report`."""
+    """Write the songs of all sources from number `first` on, after its first `done`, and count them in `report`."""
     resumable = table if isinstance(table, ResumableTable) else None
     seen = set(resumable.song_ids) if resumable else set()
-    progress = tqdm(total=sum(map(len, sources)), initial=done, unit=" songs", disable=None, file=sys.stderr)
-    for item in _items(sources, done):
+    sizes = list(map(len, sources))
+    before = sum(sizes[:first]) + done
+    progress = tqdm(total=sum(sizes), initial=before, unit=" songs", disable=None, file=sys.stderr)
+    at = first
+    for number, item in _items(sources, first, done):
+        if number != at:
+            at, done = number, 0
         entries, faulty = (1, {0: item}) if isinstance(item, Skipped) else (len(item), faults(item, report.units, seen))
         for song in faulty.values():
             if strict:
@@ -207,8 +211,10 @@ def _convert(
             table.write(kept)
             report.keep(kept)
             if resumable:
-                resumable.note({"done": done, "report": report.state()})
+                resumable.note({"source": at, "done": done, "report": report.state()})
     progress.close()
+    for source in sources:
+        report.pass_over(source.passed_over)
     if labelling.pairs and seen and not any(name in labelling.pairs for name in seen):
         report.warn(
             "no label is used: none of the ids in the label file is among the songs, "
@@ -216,19 +222,19 @@ def _convert(
         )
     if not report.songs:
         reasons = "; ".join(f"{reason}: {tally}" for reason, tally in report.left_out.items())
+        n_left_out = sum(tally.count for tally in report.left_out.values())
         raise SongError(
-            f"{report.out}: not written, for no song is left of {done}. "
+            f"{report.out}: not written, for no song is left of {n_left_out}. "
             + (f"Left out: {reasons}" if reasons else "Is it the right source, and does --where ask for what is there?")
         )
     return report
 
 
-def _items(sources: Sequence[Source], done: int) -> Iterator[SongBatch | Skipped]:
-    """Yield what all sources hold after the first `done` songs, readable or not."""
-    for source in sources:
-        skipped = min(done, len(source))
-        yield from source.batches(skipped)
-        done -= skipped
+def _items(sources: Sequence[Source], first: int, done: int) -> Iterator[tuple[int, SongBatch | Skipped]]:
+    """Yield what the sources from number `first` on hold, after its first `done` songs, with the source's number."""
+    for number, source in enumerate(sources[first:], start=first):
+        for item in source.batches(done if number == first else 0):
+            yield number, item
 
 
 def _names(sources: Sequence[Path]) -> list[str]:

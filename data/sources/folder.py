@@ -37,10 +37,12 @@ def list_files(root: Path, suffixes: Sequence[str], ignored: Sequence[str] = ())
     return Listing(sorted(files), passed_over)
 
 
-def has_file(root: Path, suffixes: Sequence[str]) -> bool:
-    """Tell whether `root` is a folder whose tree has a regular file that ends in one of `suffixes`."""
+def has_file(root: Path, suffixes: Sequence[str], ignored: Sequence[str] = ()) -> bool:
+    """Tell whether `root` is a folder whose tree has a regular file that `list_files` would list."""
     wanted = tuple(suffixes)
-    return root.is_dir() and any(not fault and path.name.lower().endswith(wanted) for path, fault in _walk(root))
+    return root.is_dir() and any(
+        not fault and path.name.lower().endswith(wanted) and path.name not in ignored for path, fault in _walk(root)
+    )
 
 
 def kinds_of_files(root: Path) -> str:

@@ -1,7 +1,9 @@
 """Audio analyses in JSON: the numbers come through as json reads them, and a bad analysis is named and left out."""
 
+import gzip
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -222,13 +224,161 @@ def test_an_analysis_cut_short_is_left_out(tmp_path: Path, share: float) -> None
     assert "not a readable audio analysis in JSON, it may be cut short: " in skipped.reason
 
 
-@pytest.mark.parametrize("text", [b"\xff\xfe{", b'{"id": "\xff"}', b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
+@pytest.mark.parametrize("text", [b"\xff\xfe{", b'{"id": "\xff', b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
 def test_text_that_is_no_json_is_left_out(tmp_path: Path, text: bytes) -> None:
     write(tmp_path / "tree/sound.json", analysis(random_segments(2)))
     (tmp_path / "tree/bad.json").write_bytes(text)
     (batch,), (skipped,) = read(tmp_path / "tree")
     assert (batch.song_ids, skipped.name) == (["sound"], "bad.json")
     assert "not a readable audio analysis in JSON" in skipped.reason
+
+
+def one(seed: int, **names: Any) -> dict[str, Any]:
+    return analysis(random_segments(3, seed), **names)
+
+
+WRAPPED: dict[str, tuple[Any, dict[str, int]]] = {
+    "audio_analysis": ({"track_id": "x", "audio_analysis": one(1)}, {"x": 1}),
+    "track.analysis": ({"track": {"id": "T", "analysis": one(1)}}, {"T": 1}),
+    "response.track": ({"response": {"status": {"code": 0}, "track": one(1)}}, {"file": 1}),
+    "its own id": ({"id": "outer", "data": {"audio_analysis": one(1, id="inner")}}, {"inner": 1}),
+    "under its id": ({"TR1": one(1)}, {"TR1": 1}),
+    "by id": ({"TR1": one(1), "TR2": one(2), "n": 2}, {"TR1": 1, "TR2": 2}),
+    "by id in a wrapper": ({"tracks": {"TR1": {"analysis": one(1)}, "TR2": one(2, id="own")}}, {"TR1": 1, "own": 2}),
+    "a list": ([one(1), one(2, id="TR2"), one(3)], {"file-000000": 1, "TR2": 2, "file-000002": 3}),
+    "a list of one": ([one(1)], {"file": 1}),
+    "a list in a wrapper": ({"total": 2, "songs": [one(1, id="a"), {"analysis": one(2), "id": "b"}]}, {"a": 1, "b": 2}),
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), WRAPPED.values(), ids=WRAPPED)
+@pytest.mark.parametrize("ending", ["json", "json.gz", "jsonl"])
+def test_an_analysis_is_found_in_what_is_around_it(
+    tmp_path: Path, content: Any, expected: dict[str, int], ending: str
+) -> None:
+    path = write(tmp_path / "file.json", content, indent=None if ending == "jsonl" else 2)
+    path = pack(path) if ending == "json.gz" else path.rename(tmp_path / f"file.{ending}")
+    (batch,), skipped = read(path)
+    assert not skipped
+    expected_ids = [name.replace("file", "file-000001") if ending == "jsonl" else name for name in expected]
+    assert batch.song_ids == expected_ids
+    np.testing.assert_array_equal(
+        batch.songs.segments, np.concatenate([random_segments(3, seed) for seed in expected.values()])
+    )
+
+
+def pack(path: Path) -> Path:
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    return packed
+
+
+@pytest.mark.parametrize("content", [[one(1), {}, None, 7], {"a": one(1), "b": {}, "c": [], "d": {"analysis": one(2)}}])
+def test_what_stands_among_analyses_and_is_none_is_left_out(tmp_path: Path, content: Any) -> None:
+    (batch,), skipped = read(write(tmp_path / "file.json", content))
+    assert len(batch) + len(skipped) == 4
+    assert all("expected a" in item.reason for item in skipped)
+
+
+@pytest.mark.parametrize("start", range(8))
+def test_an_earlier_runs_songs_of_one_document_are_passed_over(tmp_path: Path, start: int) -> None:
+    write(tmp_path / "tree/a.json", [one(1), one(2), {}])
+    write(tmp_path / "tree/b.json", one(3))
+    write(tmp_path / "tree/c.jsonl", {"x": one(4), "y": one(5)}, one(6))
+    names = ["a-000000", "a-000001", "a.json", "b", "x", "y", "c-000002"]
+    found = [
+        name
+        for item in AnalysisFiles(tmp_path / "tree").batches(start)
+        for name in ([item.name] if isinstance(item, Skipped) else item.song_ids)
+    ]
+    assert sorted(found) == sorted(names[start:])
+
+
+def test_an_object_without_an_analysis_is_shown_by_its_keys(tmp_path: Path) -> None:
+    _, (skipped,) = read(write(tmp_path / "file.json", {"audio_features": [{"tempo": 98.0}], "n": 1}))
+    assert skipped.reason == (
+        "song 'file': expected a list in 'segments', found no such key among [\"audio_features\", \"n\"]"
+    )
+
+
+@pytest.mark.parametrize("content", [one(1), [one(1)], {"response": {"track": one(1)}}])
+def test_a_document_over_many_lines_in_a_file_of_lines_is_one(tmp_path: Path, content: Any) -> None:
+    (batch,), skipped = read(write(tmp_path / "pretty.jsonl", content, indent=1))
+    assert (batch.song_ids, skipped) == (["pretty"], [])
+    write(tmp_path / "pretty.jsonl", content, indent=1).write_text(json.dumps(content, indent=1)[:-2])
+    batches, (cut,) = read(tmp_path / "pretty.jsonl")
+    assert (batches, cut.name) == ([], "pretty.jsonl")
+
+
+def test_packed_files_and_endings_in_capitals_are_read(tmp_path: Path) -> None:
+    pack(write(tmp_path / "tree/a.json", one(1)))
+    pack(write(tmp_path / "tree/b.jsonl", one(2), one(3)))
+    write(tmp_path / "tree/c.JSON", one(4))
+    write(tmp_path / "tree/dataset_info.json", {})
+    (tmp_path / "tree/d.json.xz").write_bytes(b"")
+    (batch,), skipped = read(tmp_path / "tree")
+    assert (batch.song_ids, skipped) == (["a", "b-000001", "b-000002", "c"], [])
+    assert AnalysisFiles(tmp_path / "tree").passed_over == {"another kind of file (.json.xz)": Tally(1, ["d.json.xz"])}
+
+
+def test_a_packed_file_that_is_damaged_or_unpacks_to_very_much_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "tree/sound.json", one(1))
+    (tmp_path / "tree/bomb.json.gz").write_bytes(gzip.compress(b" " * 10**8 + b"{}"))
+    (tmp_path / "tree/bomb.jsonl.gz").write_bytes(gzip.compress(b" " * 10**8 + b"{}"))
+    whole = gzip.compress(json.dumps(one(2)).encode())
+    (tmp_path / "tree/cut.json.gz").write_bytes(whole[:-20])
+    (tmp_path / "tree/crc.jsonl.gz").write_bytes(whole[:-8] + b"12345678")
+    (tmp_path / "tree/text.json.gz").write_bytes(b"\x1f\x8b text")
+    (batch,), skipped = read(tmp_path / "tree")
+    assert "sound" in batch.song_ids
+    assert {item.name.split(".")[0] for item in skipped} == {"bomb", "cut", "crc", "text"}
+    assert all(re.match("not a readable file: |expected a document of at most", item.reason) for item in skipped)
+
+
+def test_files_of_the_same_name_are_called_by_their_paths(tmp_path: Path) -> None:
+    for name, seed in (("TR1/analysis", 1), ("TR2/analysis", 2), ("TR2/other", 3)):
+        write(tmp_path / f"tree/{name}.json", one(seed))
+    write(tmp_path / "tree/TR3/analysis.jsonl", one(4), one(5, id="own"))
+    (batch,), _ = read(tmp_path / "tree")
+    assert batch.song_ids == ["TR1/analysis", "TR2/analysis", "other", "TR3/analysis-000001", "own"]
+
+
+def test_bytes_that_are_not_utf_8_are_replaced_and_counted(tmp_path: Path) -> None:
+    text = json.dumps(one(1, artist="Bj-rk")).encode().replace(b"Bj-rk", b"Bj\xf6rk")
+    (tmp_path / "latin.json").write_bytes(text)
+    source = AnalysisFiles(tmp_path / "latin.json")
+    (batch,) = source.batches()
+    assert isinstance(batch, SongBatch)
+    assert batch.groups == ["Bj\ufffdrk"]
+    np.testing.assert_array_equal(batch.songs.segments, random_segments(3, 1))
+    assert source.passed_over == {"bytes that are not UTF-8, read as U+FFFD": Tally(1, ["latin.json"])}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_other_encodings_of_unicode_are_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.json").write_bytes(json.dumps(one(1, id="\xe9")).encode(encoding))
+    (batch,), skipped = read(tmp_path / "a.json")
+    assert (batch.song_ids, skipped) == (["\xe9"], [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[" * 10**6, b"[" + b"[]," * 10**6 + b"[]]", b'{"a":' * 10**5, b'{"segments":[' + b"{}," * 10**6 + b"{}]}"],
+)
+def test_a_document_of_brackets_is_not_parsed(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(text)
+    batches, (skipped,) = read(tmp_path / "a.json")
+    assert not batches
+    assert re.search(r"not a readable audio analysis in JSON: \d+ brackets in \d+ bytes", skipped.reason)
+
+
+def test_a_file_name_that_is_no_text_is_an_id_with_the_odd_byte_replaced(tmp_path: Path) -> None:
+    write(tmp_path / "tree" / os.fsdecode(b"caf\xe9.json"), one(1))
+    write(tmp_path / "tree" / os.fsdecode(b"th\xe9.jsonl"), one(2))
+    write(tmp_path / "tree" / os.fsdecode(b"bad\xe9.json"), {})
+    (batch,), (skipped,) = read(tmp_path / "tree")
+    assert (batch.song_ids, skipped.name) == (["caf\ufffd", "th\ufffd-000001"], "bad\ufffd.json")
 
 
 def test_a_file_of_lines_among_others_needs_its_ending(tmp_path: Path) -> None:
@@ -264,7 +414,7 @@ def test_a_file_that_goes_after_it_was_listed_is_left_out(tmp_path: Path) -> Non
     assert all(isinstance(item, Skipped) and item.reason.startswith("not a readable file: ") for item in skipped)
 
 
-@pytest.mark.parametrize("content", [b"", b" \n", b"[{}]", b"PK\x03\x04", b"\x89HDF\r\n", b"TR1\tJazz\n"])
+@pytest.mark.parametrize("content", [b"", b" \n", b"PK\x03\x04", b"\x89HDF\r\n", b"TR1\tJazz\n"])
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "songs.json"
     path.write_bytes(content)
