@@ -147,13 +147,13 @@ def _analyses(content: Any, depth: int = 0) -> list[_Analysis]:
         return [_Analysis(content)]
     if depth > DEEPEST or not isinstance(content, dict | list):
         return []
-    by_key = content if isinstance(content, dict) else dict(enumerate(content))
+    by_key = content if isinstance(content, dict) else {str(row): value for row, value in enumerate(content)}
     found = {key: _analyses(value, depth + 1) for key, value in by_key.items() if isinstance(value, dict | list)}
     holders = [key for key, within in found.items() if within]
     if not holders:
         return []
     if isinstance(content, list):
-        return [one for row, value in enumerate(content) for one in found.get(row) or [_Analysis(value)]]
+        return [one for row, value in enumerate(content) for one in found.get(str(row)) or [_Analysis(value)]]
     if len(holders) == 1 and len(found[holders[0]]) == 1:
         (key,), ((one,),) = holders, (found[holders[0]],)
         own_key = None if key.lower() in WRAPPERS else key

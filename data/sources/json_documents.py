@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from segue.data.sources.source import damage_named, starts_with
 from segue.errors import SongError
@@ -92,7 +92,7 @@ def parse(text: bytes) -> tuple[Any, bool]:
 
 
 def _opened(file: Path) -> IO[bytes]:
-    return gzip.open(file) if starts_with(file, GZIP) else file.open("rb")
+    return cast(IO[bytes], gzip.open(file)) if starts_with(file, GZIP) else file.open("rb")
 
 
 def _most(file: Path) -> int:

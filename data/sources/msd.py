@@ -14,14 +14,14 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import h5py
 import numpy as np
-from h5py import h5d, h5s, h5t
+from h5py import h5s, h5t
 from numpy.typing import NDArray
 
 from segue.data.song import Songs, Units, check_segments
 from segue.data.sources.folder import Listing, has_file, list_files
-from segue.data.sources.source import Kind, Options, Skipped, Source, join, readable, starts_with
+from segue.data.sources.hdf5 import dataset, decoded, opened, text_type
+from segue.data.sources.source import LONGEST, Kind, Options, Skipped, Source, join, readable, starts_with
 from segue.data.table import SongBatch
 from segue.errors import SongError
 from segue.machine import usable_cores
@@ -81,13 +81,10 @@ def read_tracks(files: Sequence[Path]) -> list[SongBatch | Skipped]:
 
 def read_track(file: Path) -> SongBatch:
     """Return the one song of a track file."""
-    try:
-        with h5py.File(file) as track:
-            timbre, pitches, loudness = (_array(track.id, f"/analysis/segments_{name}") for name in BLOCKS)
-            track_id = _text(track.id, "/analysis/songs", "track_id")
-            artist_id = _text(track.id, "/metadata/songs", "artist_id")
-    except (OSError, KeyError, ValueError, IndexError, TypeError) as error:
-        raise SongError(f"not a readable Million Song Dataset track, it may be cut short: {error}") from None
+    with opened(file, "not a readable Million Song Dataset track, it may be cut short") as track:
+        timbre, pitches, loudness = (_array(track, f"analysis/segments_{name}") for name in BLOCKS)
+        track_id = _text(track, "analysis/songs", "track_id") or readable(file.stem)
+        artist_id = _text(track, "metadata/songs", "artist_id")
     if not len(timbre) == len(pitches) == len(loudness):
         raise SongError(
             f"expected as many rows of timbre as of pitches and loudness, found {len(timbre)}, {len(pitches)} "
@@ -101,24 +98,27 @@ def read_track(file: Path) -> SongBatch:
 
 
 def _array(track: Any, name: str) -> NDArray[np.float64]:
-    dataset = h5d.open(track, name.encode())
-    values = np.empty(dataset.shape)
-    dataset.read(h5s.ALL, h5s.ALL, values)
+    found = dataset(track, name)
+    if len(found.shape) not in (1, 2) or found.shape[0] > LONGEST or found.shape[1:] not in ((), (12,)):
+        raise SongError(f"expected at most {LONGEST} rows of numbers in /{name}, found shape {found.shape}")
+    if found.get_type().get_class() not in (h5t.FLOAT, h5t.INTEGER):
+        raise SongError(f"expected numbers in /{name}, found {found.dtype}")
+    values = np.empty(found.shape)
+    found.read(h5s.ALL, h5s.ALL, values)
     return values
 
 
 def _text(track: Any, table: str, column: str) -> str:
     """Return a text column of a table of one row."""
-    dataset = h5d.open(track, table.encode())
-    if dataset.shape != (1,):
-        raise ValueError(f"expected one row in {table}, a file of one track, found shape {dataset.shape}")
-    row = dataset.get_type()
-    text = row.get_member_type(row.get_member_index(column.encode()))
+    rows = dataset(track, table)
+    if rows.shape != (1,):
+        raise SongError(f"expected one row in /{table}, a file of one track, found shape {rows.shape}")
+    text = text_type(rows, column)
     only = h5t.create(h5t.COMPOUND, text.get_size())
     only.insert(column.encode(), 0, text)
     found = np.empty(1, dtype=f"S{text.get_size()}")
-    dataset.read(h5s.ALL, h5s.ALL, found, only)
-    return str(found[0].decode())
+    rows.read(h5s.ALL, h5s.ALL, found, only)
+    return decoded(found[0])
 
 
 def _end_with_parent() -> None:

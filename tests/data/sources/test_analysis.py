@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def analysis(segments: Floats, **more: Any) -> dict[str, Any]:
     return {"meta": {"analyzer_version": "4.0.0"}, "track": {"tempo": 98.0}, "bars": [], "segments": rows, **more}
 
 
-def write(path: Path, *analyses: Mapping[str, Any], indent: int | None = None) -> Path:
+def write(path: Path, *analyses: Any, indent: int | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(json.dumps(one, indent=indent) for one in analyses), encoding="utf-8")
     return path

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from segue.data.song import Floats
 from segue.data.sources.msd import MsdTracks
 from segue.data.sources.msd_summary import MsdSummary, recognises
-from segue.data.sources.source import Skipped, Source
+from segue.data.sources.source import Skipped, Source, Tally
 from segue.data.table import SongBatch
 from segue.errors import SongError
 from tests.support.random_songs import random_segments
@@ -142,8 +142,8 @@ BAD_SONGS: dict[str, tuple[Change, list[str], str]] = {
     "negative": (index(0, -1, IDX[1]), ["TR300"], "within the 427 of segments_pitches, found -1 to 300"),
     "backwards": (
         index(1, 425, IDX[2]),
-        ["TR300", "TR120"],
-        "song 'TR300': expected as many rows of timbre as of pitches and loudness, found 300, 300 and 425",
+        ["TR300", "TR120", "TR7"],
+        "song 'TR300': expected as many rows of timbre as of pitches and loudness, found 300, 300 and 420",
     ),
     "no segments": (index(2, 300, *IDX), ["TR120"], "song 'TR120': expected at least one segment, found none"),
     "NaN": (
@@ -179,6 +179,74 @@ def test_a_song_too_long_to_be_one_is_skipped_unread(tmp_path: Path, monkeypatch
     (batch,), (skipped,) = read(write_summary(tmp_path / "summary.h5", three_songs()))
     assert (batch.song_ids, skipped.name) == (["TR120", "TR7"], "TR300")
     assert "expected 0 to 200 segments" in skipped.reason
+
+
+def reorder(path: Path, rows: list[int], starts: bool = True) -> Path:
+    """Take the songs of some rows in another order, or some of them alone; their segments stay where they are."""
+    with h5py.File(path, "a") as file:
+        for table in ("analysis/songs", "metadata/songs"):
+            kept = file[table][:][rows]
+            del file[table]
+            file[table] = kept
+        if starts:
+            lengths = [len(song) for song in three_songs().values()]
+            file["analysis/segments_start"] = np.concatenate([np.arange(length) * 0.25 for length in lengths])
+    return path
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [2, 1, 0], [1, 2, 0], [0, 2], [1, 0], [2, 1], [1], [2]])
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_song_ends_where_its_own_segments_do_whatever_rows_there_are(
+    tmp_path: Path, rows: list[int], starts: bool
+) -> None:
+    summary = MsdSummary(reorder(write_summary(tmp_path / "summary.h5", three_songs()), rows, starts))
+    (batch,) = summary.batches()
+    assert isinstance(batch, SongBatch)
+    names, songs = list(three_songs()), list(three_songs().values())
+    assert batch.song_ids == [names[row] for row in rows]
+    unchecked = "the check of where songs end, for there is no /analysis/segments_start"
+    if starts:
+        np.testing.assert_array_equal(batch.songs.segments, np.concatenate([songs[row] for row in rows]))
+        cut = [names[row] for row in rows if row < 2 and row + 1 not in rows]
+        between = "segments between two songs that belong to neither, after"
+        assert summary.passed_over == ({between: Tally(len(cut), cut)} if cut else {})
+    else:
+        assert summary.passed_over == {unchecked: Tally(len(rows), batch.song_ids)}
+        if len(rows) == 3:
+            np.testing.assert_array_equal(batch.songs.segments, np.concatenate([songs[row] for row in rows]))
+
+
+def test_songs_that_begin_at_one_place_are_empty_but_for_the_last(tmp_path: Path) -> None:
+    songs = {"TR1": random_segments(5), "TR0": random_segments(0), "TR2": random_segments(6, 2)}
+    path = write_summary(tmp_path / "summary.h5", songs)
+    (batch,), (skipped,) = read(path)
+    assert (batch.song_ids, batch.songs.lengths.tolist(), skipped.name) == (["TR1", "TR2"], [5, 6], "TR0")
+    with h5py.File(path, "a") as file:
+        for table in ("analysis/songs", "metadata/songs"):
+            file[table][:] = file[table][:][[2, 1, 0]]
+    (batch,), skipped_two = read(path)
+    assert (batch.song_ids, [song.name for song in skipped_two]) == (["TR1"], ["TR2", "TR0"])
+
+
+def test_a_file_cut_short_while_it_is_read_ends_the_conversion(tmp_path: Path) -> None:
+    path = write_summary(tmp_path / "summary.h5", {f"TR{row}": random_segments(50, row) for row in range(20)})
+    items = MsdSummary(path)._songs(0)
+    next(items)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    with pytest.raises(SongError, match=r"summary\.h5: expected \d+ bytes, found \d+: the file was cut short while it"):
+        list(items)
+
+
+def test_rows_that_a_header_claims_are_not_believed(tmp_path: Path) -> None:
+    path = write_summary(tmp_path / "summary.h5", three_songs())
+    with h5py.File(path, "a") as file:
+        for table in ("analysis/songs", "metadata/songs"):
+            kind = file[table].dtype
+            del file[table]
+            file.create_dataset(table, shape=(10**12,), dtype=kind, chunks=(1000,), compression=1)
+    with pytest.raises(SongError, match=r"expected at most \d+ songs in a file of its size, found 1000000000000"):
+        MsdSummary(path)
 
 
 def delete(name: str) -> Change:
