@@ -17,10 +17,11 @@ from starlette.routing import Route
 
 from segue.data.song import N_FEATURES, WINDOW, Songs
 from segue.serving.bundle.load import load_bundle
-from segue.serving.cascade import Answers, open_cascade
+from segue.serving.cascade import open_cascade
 from segue.serving.http.engine import Engine
 from segue.serving.http.monitoring import Monitoring
 from segue.serving.http.settings import Settings
+from segue.serving.predictions import Answers
 
 SETTINGS = Settings.from_environment()
 
@@ -40,7 +41,7 @@ def batched() -> Starlette:
     engine = Engine.open(SETTINGS, Monitoring(), teacher_must_load=True)
 
     async def answer(songs: Songs) -> Answers:
-        return (await engine.answer(songs, engine.bundle.manifest.threshold_nats)).answers
+        return await engine.answer(songs)
 
     return _app(answer)
 

@@ -35,9 +35,9 @@ from segue.provenance import Provenance, provenance
 from segue.publish import write_block
 from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.cascade import open_cascade
-from segue.serving.evaluate import check_units
 from segue.serving.http.bodies import JSON, RAW
 from segue.serving.http.settings import Settings
+from segue.serving.tables import check_units
 
 COMMAND = "python -m segue.bench.load"
 CALLERS = 16

@@ -26,8 +26,8 @@ from segue.machine import usable_cores
 from segue.provenance import Provenance, provenance
 from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import Cascade, open_cascade
-from segue.serving.evaluate import check_units
 from segue.serving.runtime import Provider
+from segue.serving.tables import check_units
 from segue.serving.timing import seconds_per_call
 
 

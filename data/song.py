@@ -17,6 +17,7 @@ from segue.errors import SongError
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Units = Literal["raw", "standardised"]
 
 TIMBRE = slice(0, 12)

@@ -30,8 +30,8 @@ from segue.serving.bundle.load import load_bundle
 from segue.serving.bundle.manifest import MANIFEST, Manifest, ModelEntry, Target
 from segue.serving.bundle.seen import were_seen
 from segue.serving.cascade import open_model
-from segue.serving.evaluate import labelled
 from segue.serving.runtime import Provider
+from segue.serving.tables import labelled
 from segue.serving.timing import SERVING_BATCH, us_per_window
 from segue.serving.tradeoff import area_above_random
 

@@ -35,7 +35,7 @@ from segue.places import check_folder
 from segue.provenance import provenance
 from segue.serving.bundle.manifest import FORMAT_VERSION, MANIFEST, Evaluation, Manifest, ModelEntry
 from segue.serving.bundle.seen import write_seen
-from segue.serving.cascade import Predictions
+from segue.serving.predictions import Predictions
 from segue.serving.runtime import Provider
 from segue.serving.timing import SERVING_BATCH, us_per_window
 from segue.serving.tradeoff import area_above_random, evaluation

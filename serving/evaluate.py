@@ -12,21 +12,18 @@ from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
-from tqdm import tqdm
 from tyro.conf import Positional
 
 from segue.command import run
-from segue.data.song import Ints
-from segue.data.table import NO_LABEL, SongTable
-from segue.errors import LabelError, SongError
-from segue.serving.bundle.load import Bundle, load_bundle
+from segue.data.table import SongTable
+from segue.serving.bundle.load import load_bundle
 from segue.serving.bundle.manifest import Evaluation, TradeoffRow
 from segue.serving.bundle.seen import were_seen
-from segue.serving.cascade import CalibratedModel, Predictions, open_cascade, threshold_or_default
+from segue.serving.cascade import check_threshold, open_cascade
+from segue.serving.predictions import MODELS
 from segue.serving.runtime import Provider
+from segue.serving.tables import labelled, predict_rows
 from segue.serving.tradeoff import area_above_random, evaluation, tradeoff
-
-SONGS_AT_A_TIME = 1024
 
 
 @dataclass(frozen=True)
@@ -97,12 +94,14 @@ def evaluate(
     """
     opened = load_bundle(bundle)
     manifest = opened.manifest
-    threshold_nats = threshold_or_default(threshold, opened)
+    check_threshold(threshold)
+    threshold_nats = manifest.threshold_nats if threshold is None else threshold
     table = SongTable(songs)
     rows, labels = labelled(table, opened)
     cascade = open_cascade(opened, windows=windows, provider=provider)
-    student = predict_rows(cascade.student, table, rows, "student")
-    teacher = predict_rows(cascade.teacher, table, rows, "teacher")
+    student, teacher = (
+        predict_rows(model, table, rows, name) for name, model in zip(MODELS, cascade.models, strict=True)
+    )
     return Evaluated(
         bundle,
         songs,
@@ -117,37 +116,6 @@ def evaluate(
             student_us_per_window=manifest.student.us_per_window,
             teacher_us_per_window=manifest.teacher.us_per_window,
         ),
-    )
-
-
-def labelled(songs: SongTable, bundle: Bundle) -> tuple[Ints, Ints]:
-    """Return the rows that have a label, and their classes in the bundle's order."""
-    check_units(songs, bundle)
-    labels = songs.labels_among(bundle.manifest.classes)
-    rows = np.flatnonzero(labels != NO_LABEL)
-    if not len(rows):
-        raise LabelError(f"{songs.path}: expected labelled songs, found none among {len(songs)}")
-    return rows, labels[rows]
-
-
-def check_units(songs: SongTable, bundle: Bundle) -> None:
-    """Refuse songs in other units than the bundle's models were trained on."""
-    if songs.units != bundle.manifest.units:
-        raise SongError(
-            f"{songs.path}: expected {bundle.manifest.units} songs for this bundle, found {songs.units} ones"
-        )
-
-
-def predict_rows(model: CalibratedModel, songs: SongTable, rows: Ints, name: str) -> Predictions:
-    """Return a model's predictions for the given songs, with a progress bar called `name`."""
-    parts: list[Predictions] = []
-    with tqdm(total=len(rows), desc=name, unit=" songs", disable=None, file=sys.stderr) as progress:
-        for start in range(0, len(rows), SONGS_AT_A_TIME):
-            some = rows[start : start + SONGS_AT_A_TIME]
-            parts.append(model.predict(songs.songs(some)))
-            progress.update(len(some))
-    return Predictions(
-        *(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in parts), strict=True))
     )
 
 

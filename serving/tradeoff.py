@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from segue.data.metrics import accuracy, agreement, ece, nll
 from segue.data.song import Ints
 from segue.serving.bundle.manifest import Evaluation, Scores, TradeoffRow
-from segue.serving.cascade import Answers, Predictions, route
+from segue.serving.ladder import Ladder
+from segue.serving.predictions import MODELS, Answers, Predictions
 
 FALLBACK_RATES = np.linspace(0.0, 1.0, 41)  # Of the table's rows.
 
@@ -54,7 +55,8 @@ def tradeoff(
 
 def answers(student: Predictions, teacher: Predictions, threshold_nats: float) -> Answers:
     """Return the cascade's answers where both predictions of all songs are known already."""
-    return route(student, threshold_nats, teacher.take)
+    says = (student, teacher)
+    return Ladder(MODELS, (threshold_nats,)).climb(lambda rung, rows: says[rung].take(rows))
 
 
 def area_above_random(rows: Sequence[TradeoffRow]) -> float:

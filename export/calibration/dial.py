@@ -20,7 +20,7 @@ from segue.export.calibration.temperature import Temperatures, UncalibratedPredi
 from segue.export.calibration.thresholds import SHAPE_SHARE, Costs, Goal, choose_threshold, deal_parts, fit_class_scales
 from segue.serving.bundle.manifest import PICTURE, RELIABILITY, TRADEOFF, Evaluation, Guarantee, TradeoffRow
 from segue.serving.bundle.tradeoff_table import write_tradeoff
-from segue.serving.cascade import NOT_A_NUMBER, Predictions
+from segue.serving.predictions import NOT_A_NUMBER, Predictions
 from segue.serving.tradeoff import evaluation, tradeoff
 
 log = logging.getLogger(__name__)

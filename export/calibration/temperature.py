@@ -11,8 +11,9 @@ from segue.data.metrics import log_softmax, softmax
 from segue.data.song import WINDOW, Floats, Ints
 from segue.data.table import SongTable
 from segue.serving.bundle.manifest import Temperature
-from segue.serving.cascade import CalibratedModel, Model, Predictions
-from segue.serving.evaluate import predict_rows
+from segue.serving.cascade import CalibratedModel, Model
+from segue.serving.predictions import Predictions
+from segue.serving.tables import predict_rows
 from segue.serving.tradeoff import scores
 
 log = logging.getLogger(__name__)

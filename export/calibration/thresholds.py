@@ -10,11 +10,12 @@ from itertools import takewhile
 import numpy as np
 
 from segue.data.metrics import TINY
-from segue.data.song import Ints
+from segue.data.song import Bools, Ints
 from segue.errors import ConfigError, SongError
 from segue.export.calibration.promise import p_value_of_errors, p_value_of_losses, songs_for_accuracy, songs_for_losses
 from segue.serving.bundle.manifest import Guarantee, Target
-from segue.serving.cascade import Bools, Predictions, falls_back
+from segue.serving.ladder import goes_on
+from segue.serving.predictions import Predictions
 
 THRESHOLDS = 101  # Grid points from 0 to log(n_classes), fixed before any song is seen.
 SHAPE_SHARE = 0.25  # Of the calibration songs.
@@ -123,7 +124,7 @@ def choose_threshold(
     ordered = np.sort(student.doubt_nats)
     ends = {0: np.log(student.probs.shape[1]), n: 0.0}
     threshold = float(ends[fallen] if fallen in ends else ordered[n - fallen - 1 : n - fallen + 1].mean())
-    falls = falls_back(student, threshold)
+    falls = goes_on(student.doubt_nats, threshold)
     if goal.target == "fallback_rate":
         measured = float(falls.mean())
     else:
@@ -144,7 +145,7 @@ def _by_accuracy(
     grid = np.linspace(0.0, np.log(student.probs.shape[1]), THRESHOLDS)
     order = np.random.default_rng(seed).permutation(len(labels))  # Bets are placed on one song after the other.
     student_right, teacher_right = ((one.probs.argmax(axis=1) == labels)[order] for one in (student, teacher))
-    right = np.where(falls_back(student.take(order), grid[:, None]), teacher_right, student_right)
+    right = np.where(goes_on(student.doubt_nats[order], grid[:, None]), teacher_right, student_right)
     means = right.mean(axis=1)
     passed = list(takewhile(lambda one: _is_promised(goal, one, teacher_right), right))
     reached = np.flatnonzero(means >= (goal.asked if goal.target == "accuracy" else means.max() - goal.asked / 100))

@@ -31,13 +31,14 @@ from tyro.conf import Positional
 from segue.atomic import atomic_file
 from segue.command import run, to_json
 from segue.data.metrics import TINY, Probs
-from segue.data.song import Ints
+from segue.data.song import Bools, Ints
 from segue.data.table import SongTable
 from segue.errors import ConfigError
 from segue.provenance import Provenance, provenance
 from segue.serving.bundle.load import load_bundle
-from segue.serving.cascade import Bools, Predictions, open_cascade
-from segue.serving.evaluate import labelled, predict_rows
+from segue.serving.cascade import open_cascade
+from segue.serving.predictions import Predictions
+from segue.serving.tables import labelled, predict_rows
 
 Doubles = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""Put a genre on every song of a table: Parquet, or CSV if the output ends in `.csv`.
+"""Classify every song of a table by genre: Parquet, or CSV if the output ends in `.csv`.
 
 Columns: song_id, genre, cross_entropy_nats, answered_by (student or teacher), and the probability of every class: one
 struct in Parquet, one column a class in CSV. Songs stream through; the file appears when all are scored.
@@ -28,11 +28,11 @@ from segue.data.table import SongTable
 from segue.errors import ConfigError, SongError
 from segue.places import MADE_BY, check_last, check_out
 from segue.serving.bundle.load import load_bundle
-from segue.serving.cascade import NOT_A_NUMBER, Answers, open_cascade, threshold_or_default
-from segue.serving.evaluate import check_units
+from segue.serving.cascade import check_threshold, open_cascade
+from segue.serving.predictions import MODELS, NOT_A_NUMBER, Answers
 from segue.serving.runtime import Provider
+from segue.serving.tables import SONGS_AT_A_TIME, check_units
 
-SONGS_AT_A_TIME = 1024
 SUFFIXES = (".parquet", ".csv")
 
 
@@ -64,7 +64,7 @@ def score(
     out: Path | None = None,
     overwrite: bool = False,
 ) -> Scored:
-    """Put a genre on every song of a table.
+    """Classify every song of a table by genre.
 
     Args:
         bundle: The bundle's folder.
@@ -76,11 +76,11 @@ def score(
         out: The file to write: CSV if it ends in .csv, Parquet if it ends in .parquet. One of this verb's is replaced.
         overwrite: Replace what is there, whatever made it; never what is read.
     """
+    check_threshold(threshold)
     out = _checked_place(bundle, songs, place, out, overwrite=overwrite)
     started = time.perf_counter()
     opened = load_bundle(bundle)
     classes = opened.manifest.classes
-    threshold_nats = threshold_or_default(threshold, opened)
     table = SongTable(songs)
     check_units(table, opened)
     cascade = open_cascade(opened, windows=windows, provider=provider)
@@ -90,7 +90,7 @@ def score(
     schema = _schema(classes, nested=out.suffix == ".parquet")
     with _open_sink(out, schema) as sink, progress:
         for rows in table.spans(SONGS_AT_A_TIME):
-            answers = cascade.answer(table.songs(rows), threshold_nats)
+            answers = cascade.answer(table.songs(rows), threshold)
             song_ids = table.song_ids[rows.start : rows.stop]
             sink.write_batch(_record_batch(song_ids, answers, classes, schema))
             counts += np.bincount(answers.choice, minlength=len(classes))
@@ -146,9 +146,9 @@ def _record_batch(song_ids: list[str], answers: Answers, classes: Sequence[str],
         probabilities = [pa.StructArray.from_arrays(probabilities, fields=list(schema.field("probabilities").type))]
     columns = [
         pa.array(song_ids),
-        pa.array([classes[choice] for choice in answers.choice]),
+        pa.array(classes).take(pa.array(answers.choice)),
         pa.array(answers.cross_entropy_nats.astype(np.float32)),
-        pa.array([answers.answered_by(row) for row in range(len(answers))]),
+        pa.array(MODELS).take(pa.array(answers.by_teacher.astype(np.int8))),
         *probabilities,
     ]
     return pa.record_batch(columns, schema=schema)

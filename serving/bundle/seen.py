@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from segue.data.song import Bools
 from segue.errors import BundleError
 from segue.serving.bundle.load import Bundle
 from segue.serving.bundle.manifest import TRAINED_ON
-from segue.serving.cascade import Bools
 
 HASH_BYTES = 8  # Two of a million ids share one with a chance of 3 in 100 million.
 

@@ -33,7 +33,7 @@ class Setting:
 
     name: str  # fast, balanced, accurate, or threshold where the request named one.
     shown_nats: float | None  # None where the mode asks no threshold.
-    threshold_nats: float  # What the cascade goes by: infinite for fast, below 0 for accurate.
+    threshold_nats: float | None  # For every rung: infinite for fast, below 0 for accurate. None: the bundle's own.
 
 
 def query_dial(query: Mapping[str, str]) -> Dial:
@@ -81,4 +81,4 @@ def set_dial(asked: Dial, manifest: Manifest, settings: Settings) -> Setting:
                 422, "bad dial", f"mode: accurate is not allowed here, where thresholds begin at {low:g} nats"
             )
         return Setting("accurate", None, -1.0)
-    return Setting("balanced", manifest.threshold_nats, manifest.threshold_nats)
+    return Setting("balanced", manifest.threshold_nats, None)

@@ -1,28 +1,31 @@
-"""The engine: one open bundle behind two queues, one for each model, which all requests in flight share.
+"""The engine: one open bundle behind queues, one for each rung, which all requests in flight share.
 
-The answer for a song is `segue.serving.cascade`'s, function by function; only the waiting is different. A model that
-fails leaves its songs without predictions, and the cascade goes by the other model's.
+The answer for a song is `segue.serving.ladder`'s, function by function; only the waiting is different. A model that
+fails leaves its songs without predictions, and the answer that stands is the last rung's that had one.
 """
 
-import asyncio
 import functools
 import logging
+from asyncio import timeout
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-from segue.data.song import N_FEATURES, WINDOW, Ints, Songs
+from segue.data.song import N_FEATURES, WINDOW, Songs
 from segue.errors import BundleError
 from segue.serving.bundle.load import Bundle, load_bundle
-from segue.serving.cascade import Answers, Bools, CalibratedModel, Predictions, falls_back, open_calibrated_model, route
+from segue.serving.cascade import CalibratedModel, open_calibrated_model
 from segue.serving.http.batching import MicroBatcher, QueueFullError
-from segue.serving.http.monitoring import ModelName, Monitoring
+from segue.serving.http.monitoring import Monitoring
 from segue.serving.http.refusal import unavailable
 from segue.serving.http.settings import Settings, Trouble
+from segue.serving.ladder import Ladder
+from segue.serving.predictions import MODELS, Answers, ModelName, Predictions
 
 logger = logging.getLogger(__name__)
+
+Queue = MicroBatcher[Songs, Predictions]
 
 
 class FaultTolerantModel:
@@ -36,7 +39,7 @@ class FaultTolerantModel:
 
     def predict_groups(self, groups: Sequence[Songs]) -> list[Predictions | Exception]:
         """Return the predictions for each group of songs; the error, where there are none for any song of a group."""
-        songs = Songs.concat(groups)
+        songs, sizes = Songs.concat(groups), [len(group) for group in groups]
         try:
             predictions = self._model.predict(songs)
         except Exception as error:
@@ -45,9 +48,9 @@ class FaultTolerantModel:
                 return [error] * len(groups)
             found = self._search(songs)
             self._broken = not found.windows.any()
-            return [part if part.windows.any() else error for part in _split(found, groups)]
+            return [part if part.windows.any() else error for part in found.split(sizes)]
         self._broken = False
-        return list(_split(predictions, groups))
+        return list(predictions.split(sizes))
 
     def _search(self, songs: Songs) -> Predictions:
         """Return the predictions for each song that the model does not fail on, halving until the others are found."""
@@ -57,15 +60,8 @@ class FaultTolerantModel:
             try:
                 parts.append(self._model.predict(some))
             except Exception:
-                parts.append(self.no_predictions(1) if len(some) == 1 else self._search(some))
-        return Predictions(
-            *(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in parts), strict=True))
-        )
-
-    def no_predictions(self, n_songs: int) -> Predictions:
-        """Return what a model that fails says of `n_songs` songs: not a number, from no window."""
-        logits = np.full((n_songs, self._n_classes), np.nan, dtype=np.float32)
-        return Predictions.of(logits, 1.0, np.zeros(n_songs, dtype=np.int64))
+                parts.append(Predictions.none(1, self._n_classes) if len(some) == 1 else self._search(some))
+        return Predictions.concat(parts)
 
     def warm_up(self, most: int) -> None:
         """Run the model on batches of up to `most` songs; a `BundleError` if it does not say what it must."""
@@ -77,36 +73,31 @@ class FaultTolerantModel:
                 )
 
 
-@dataclass(frozen=True)
-class Answered:
-    """The cascade's answers, and whose are not what they should be."""
-
-    answers: Answers
-    degraded: Bools  # (n_songs,) fell back, but the teacher had no predictions.
-
-    def take(self, rows: Ints) -> "Answered":
-        """Return what is said of the songs of the given rows."""
-        return Answered(Answers(*(array[rows] for array in vars(self.answers).values())), self.degraded[rows])
-
-
 class Engine:
-    """The cascade of one bundle, for many callers at a time."""
+    """The cascade of one bundle, for many callers at a time.
+
+    Attributes:
+        bundle: what it answers with, without the bytes of its files.
+        queues: of each rung; None where its model was not loaded.
+    """
 
     def __init__(
         self,
         bundle: Bundle,
-        student: FaultTolerantModel,
-        teacher: FaultTolerantModel | None,
+        models: Sequence[FaultTolerantModel | None],
+        ladder: Ladder,
         settings: Settings,
         monitoring: Monitoring,
     ) -> None:
-        """Start the queues of a student and, unless it could not be loaded, a teacher."""
+        """Start a queue for the model of each rung; None for one that could not be loaded, but never the first."""
         self.bundle = bundle
-        self._asked = student
+        self._ladder = ladder
         self._settings = settings
         self._monitoring = monitoring
-        self._student = self._queue("student", student)
-        self._teacher = None if teacher is None else self._queue("teacher", teacher)
+        self.queues = [
+            None if model is None else self._queue(name, model)
+            for name, model in zip(ladder.models, models, strict=True)
+        ]
 
     @classmethod
     def open(cls, settings: Settings, monitoring: Monitoring, *, teacher_must_load: bool) -> Self:
@@ -115,71 +106,81 @@ class Engine:
         A `BundleError` if that fails. Only where `teacher_must_load` is false may the teacher be missing.
         """
         bundle = load_bundle(settings.bundle)
-        student = _open(bundle, "student", settings)
+        models: list[FaultTolerantModel | None] = [_open(bundle, "student", settings)]
         try:
-            teacher: FaultTolerantModel | None = _open(bundle, "teacher", settings)
+            models.append(_open(bundle, "teacher", settings))
         except Exception:
             if teacher_must_load:
                 raise
             logger.exception("the teacher cannot be loaded; the student answers alone")
-            teacher = None
-        return cls(bundle.without_contents(), student, teacher, settings, monitoring)
+            models.append(None)
+        ladder = Ladder(MODELS, (bundle.manifest.threshold_nats,))
+        return cls(bundle.without_contents(), models, ladder, settings, monitoring)
 
     @property
     def has_teacher(self) -> bool:
-        """Whether the teacher was loaded."""
-        return self._teacher is not None
+        """Whether the model of every rung was loaded."""
+        return None not in self.queues
 
-    async def answer(self, songs: Songs, threshold_nats: float) -> Answered:
-        """Return what `Cascade.answer` does, for at least one song; a `Refusal` if the student cannot say anything."""
+    async def answer(self, songs: Songs, threshold_nats: float | None = None) -> Answers:
+        """Return what `Cascade.answer` does, for at least one song; a `Refusal` if the first rung has no answer."""
+        ladder = self._ladder.at(threshold_nats)
+        said = await self._ask_first(songs)
+        answers = ladder.first(said)
+        for rung in range(1, len(ladder)):
+            rows = ladder.going_on(answers, rung)
+            if not len(rows):
+                break
+            more = await self._ask(rung, songs.take(rows))
+            answers = ladder.joined(answers, rows, more or Predictions.none(len(rows), said.probs.shape[1]), rung)
+            if more is None:  # The next rung would cost more still.
+                break
+        self._monitoring.answered(answers, said.cross_entropy_nats, self.bundle.manifest.classes)
+        return answers
+
+    async def _ask_first(self, songs: Songs) -> Predictions:
+        queue = self.queues[0]
         try:
-            student = await self._student.submit(songs)
+            if queue is None:
+                raise BundleError("the first rung was not loaded")
+            return await queue.submit(songs)
         except QueueFullError as error:
             raise unavailable("queue full", f"too many songs wait for the student: {error}") from None
         except Exception:
             logger.exception("the student failed")
             raise unavailable("student failed", "the student failed") from None
-        rows = np.flatnonzero(falls_back(student, threshold_nats))
-        degraded = np.zeros(len(songs), dtype=bool)
-        if len(rows):
-            teacher = await self._ask_teacher(songs.take(rows))
-            degraded[rows] = teacher.windows == 0
-            answers = route(student, threshold_nats, lambda _: teacher)
-        else:
-            answers = route(student, threshold_nats, student.take)
-        self._monitoring.answered(answers, student.cross_entropy_nats, self.bundle.manifest.classes)
-        return Answered(answers, degraded)
 
-    async def _ask_teacher(self, songs: Songs) -> Predictions:
-        """Return the teacher's predictions; none, or a `Refusal`, by the settings, if it is in trouble."""
+    async def _ask(self, rung: int, songs: Songs) -> Predictions | None:
+        """Return the predictions of a rung above the first; None, or a `Refusal`, by the settings, in trouble."""
         limit_s, policy = self._settings.teacher_timeout_s, self._settings.when_teacher_fails
-        if self._teacher is None:
-            return self._without_teacher(songs, "missing", policy)
-        if self._teacher.busy_s > limit_s:  # It hangs, and who waits for it waits in vain.
-            return self._without_teacher(songs, "timeout", policy)
+        queue = self.queues[rung]
+        if queue is None:
+            return self._without(songs, "missing", policy)
+        if queue.busy_s > limit_s:  # It hangs, and who waits for it waits in vain.
+            return self._without(songs, "timeout", policy)
         try:
-            async with asyncio.timeout(limit_s):
-                return await self._teacher.submit(songs)
+            async with timeout(limit_s):
+                return await queue.submit(songs)
         except QueueFullError:
-            return self._without_teacher(songs, "full", self._settings.when_teacher_is_full)
+            return self._without(songs, "full", self._settings.when_teacher_is_full)
         except TimeoutError:
-            return self._without_teacher(songs, "timeout", policy)
+            return self._without(songs, "timeout", policy)
         except Exception:
-            logger.exception("the teacher failed")
-            return self._without_teacher(songs, "error", policy)
+            logger.exception("the %s failed", self._ladder.models[rung])
+            return self._without(songs, "error", policy)
 
-    def _without_teacher(self, songs: Songs, trouble: str, policy: Trouble) -> Predictions:
+    def _without(self, songs: Songs, trouble: str, policy: Trouble) -> Predictions | None:
         self._monitoring.teacher_trouble(trouble, len(songs))
         if policy == "degrade":
-            return self._asked.no_predictions(len(songs))
+            return None
         if trouble == "full":
             raise unavailable("teacher full", "too many songs wait for the teacher")
         raise unavailable("teacher failed", "the teacher failed")
 
-    def _queue(self, name: ModelName, asked: FaultTolerantModel) -> MicroBatcher[Songs, Predictions]:
+    def _queue(self, name: ModelName, model: FaultTolerantModel) -> Queue:
         return MicroBatcher(
             f"segue-{name}",
-            asked.predict_groups,
+            model.predict_groups,
             max_waiting=self._settings.max_waiting_songs,
             batch_size=self._settings.batch_songs,
             report=functools.partial(self._monitoring.ran, name),
@@ -191,15 +192,6 @@ def _open(bundle: Bundle, name: ModelName, settings: Settings) -> FaultTolerantM
     model = open_calibrated_model(
         bundle, entry, windows=settings.windows, provider=settings.provider, threads=settings.threads
     )
-    asked = FaultTolerantModel(model, len(bundle.manifest.classes))
-    asked.warm_up(settings.batch_songs)
-    return asked
-
-
-def _split(predictions: Predictions, groups: Sequence[Songs]) -> list[Predictions]:
-    """Return each group's part of the predictions for all their songs."""
-    if len(groups) == 1:
-        return [predictions]
-    ends = np.cumsum([len(group) for group in groups]).tolist()
-    spans = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    return [Predictions(*(array[span] for array in vars(predictions).values())) for span in spans]
+    tolerant = FaultTolerantModel(model, len(bundle.manifest.classes))
+    tolerant.warm_up(settings.batch_songs)
+    return tolerant

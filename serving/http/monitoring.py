@@ -10,12 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from segue.serving.cascade import Answers
 from segue.serving.http.batching import Ran
 from segue.serving.http.refusal import Reason
-
-ModelName = Literal["student", "teacher"]
-MODELS: tuple[ModelName, ...] = ("student", "teacher")
+from segue.serving.predictions import MODELS, Answers, ModelName
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SONGS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

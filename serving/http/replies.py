@@ -10,11 +10,10 @@ import orjson
 import pyarrow as pa
 
 from segue.serving.bundle.manifest import Manifest
-from segue.serving.cascade import NOT_A_NUMBER
 from segue.serving.http.bodies import ARROW, JSON
 from segue.serving.http.dial import Setting
-from segue.serving.http.engine import Answered
 from segue.serving.http.refusal import Refusal
+from segue.serving.predictions import MODELS, NOT_A_NUMBER, Answers
 
 WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
@@ -25,7 +24,7 @@ class Reply:
 
     song_ids: Sequence[str]
     errors: dict[int, str]  # By place; every other song has an answer, in order.
-    answered: Answered | None  # None where every song has an error.
+    answers: Answers | None  # None where every song has an error.
     manifest: Manifest
     setting: Setting
 
@@ -34,24 +33,24 @@ class Reply:
         cls,
         song_ids: Sequence[str],
         errors: dict[int, str],
-        answered: Answered | None,
+        answers: Answers | None,
         manifest: Manifest,
         setting: Setting,
     ) -> "Reply":
         """Return a reply in which a song that no model has the predictions for has an error."""
-        if answered is not None and np.isnan(answered.answers.cross_entropy_nats).any():
-            unknown = np.isnan(answered.answers.cross_entropy_nats)
+        if answers is not None and np.isnan(answers.cross_entropy_nats).any():
+            unknown = np.isnan(answers.cross_entropy_nats)
             places = [place for place in range(len(song_ids)) if place not in errors]
             errors = errors | {
                 places[row]: f"song {song_ids[places[row]]!r}: {NOT_A_NUMBER}" for row in np.flatnonzero(unknown)
             }
-            answered = None if unknown.all() else answered.take(np.flatnonzero(~unknown))
-        return cls(song_ids, errors, answered, manifest, setting)
+            answers = None if unknown.all() else answers.take(np.flatnonzero(~unknown))
+        return cls(song_ids, errors, answers, manifest, setting)
 
     @property
     def status(self) -> int:
         """200 if at least one song has an answer."""
-        return 422 if self.answered is None else 200
+        return 422 if self.answers is None else 200
 
 
 def media_type(accept: str) -> str:
@@ -104,23 +103,23 @@ def _to_json(reply: Reply) -> bytes:
 
 
 def _answers(reply: Reply) -> Iterator[dict[str, Any]]:
-    if reply.answered is None:
+    if reply.answers is None:
         return
-    answers, classes = reply.answered.answers, reply.manifest.classes
+    answers, classes = reply.answers, reply.manifest.classes
     for choice, probs, cross_entropy, by_teacher, windows, degraded in zip(
         answers.choice.tolist(),
         answers.probs.tolist(),
         answers.cross_entropy_nats.tolist(),
         answers.by_teacher.tolist(),
         answers.windows.tolist(),
-        reply.answered.degraded.tolist(),
+        answers.degraded.tolist(),
         strict=True,
     ):
         yield {
             "genre": classes[choice],
             "probabilities": dict(zip(classes, probs, strict=True)),
             "cross_entropy_nats": cross_entropy,
-            "answered_by": "teacher" if by_teacher else "student",
+            "answered_by": MODELS[by_teacher],
             "windows": windows,
             "degraded": degraded,
         }

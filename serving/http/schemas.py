@@ -5,9 +5,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from segue.data.song import N_FEATURES
-from segue.serving.cascade import AnsweredBy
 from segue.serving.http.bodies import ARROW, JSON, NPY, RAW, SONG_BYTES
 from segue.serving.http.dial import Mode
+from segue.serving.predictions import ModelName
 
 EXAMPLE_SEGMENT = [45, *[0] * 11, *[0.5] * 12, -20]
 DIAL = {
@@ -69,7 +69,7 @@ class Answer(BaseModel):
     genre: str
     probabilities: dict[str, float]
     cross_entropy_nats: float = Field(description="-log of the largest probability: 0 is certain.")
-    answered_by: AnsweredBy
+    answered_by: ModelName
     windows: int = Field(description="How many windows of 120 segments were looked at.")
     degraded: bool = Field(
         description="The song fell back, but the teacher was in trouble: this is the student's answer."

@@ -9,7 +9,8 @@ from segue.data.table import SongTable
 from segue.serving.batch.score import score
 from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
-from segue.serving.evaluate import evaluate, predict_rows
+from segue.serving.evaluate import evaluate
+from segue.serving.tables import predict_rows
 from segue.serving.tradeoff import answers
 from tests.serving.conftest import Client
 from tests.support.bundles import BOTH_ANSWER_NATS, CLASSES

@@ -18,9 +18,10 @@ from segue.data.song import N_FEATURES, WINDOW, Songs
 from segue.data.table import SongTable
 from segue.errors import ServiceError, SongError
 from segue.serving.bundle.load import load_bundle
-from segue.serving.cascade import Answers, open_cascade
+from segue.serving.cascade import open_cascade
 from segue.serving.client import Answer, BadSong, Classified, SegueClient, SongsToSend
 from segue.serving.http.bodies import ARROW, RAW
+from segue.serving.predictions import Answers
 from tests.serving.conftest import Client
 from tests.support.bundles import BOTH_ANSWER_NATS, CLASSES
 from tests.support.random_songs import random_segments

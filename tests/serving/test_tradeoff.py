@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.data.song import Ints
-from segue.serving.cascade import Predictions
+from segue.serving.predictions import Predictions
 from segue.serving.tradeoff import evaluation, tradeoff
 
 CLASSES = 4

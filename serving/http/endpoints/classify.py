@@ -55,9 +55,9 @@ async def _answered(asked: Asked, songs: SongsIn, in_query: Dial) -> Reply:
     setting = set_dial(in_query if in_query.is_turned else in_body, manifest, asked.settings)
     if songs.errors:
         monitoring.bad_songs(len(songs.errors))
-    answered = await engine.answer(songs.sound, setting.threshold_nats) if len(songs.sound) else None
+    answers = await engine.answer(songs.sound, setting.threshold_nats) if len(songs.sound) else None
     errors = {place: str(error) for place, error in songs.errors.items()}
-    return Reply.of(songs.song_ids, errors, answered, manifest, setting)
+    return Reply.of(songs.song_ids, errors, answers, manifest, setting)
 
 
 def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from segue.export.calibration.temperature import (
     fit_temperatures,
     predict_uncalibrated,
 )
-from segue.serving.cascade import CalibratedModel, Predictions
+from segue.serving.cascade import CalibratedModel
+from segue.serving.predictions import Predictions
 from tests.support.random_songs import random_batch, save
 
 Array = NDArray[np.float64]

@@ -22,7 +22,7 @@ from segue.export.calibration.thresholds import (
     fit_class_scales,
 )
 from segue.serving.bundle.manifest import Guarantee, Target
-from segue.serving.cascade import Predictions
+from segue.serving.predictions import Predictions
 
 Array = NDArray[np.float64]
 

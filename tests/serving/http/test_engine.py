@@ -1,7 +1,6 @@
 """The engine: the cascade's answers, and what is answered when a model is in trouble."""
 
 import asyncio
-import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +13,13 @@ from prometheus_client import CollectorRegistry
 from segue.data.song import Songs
 from segue.errors import BundleError
 from segue.serving.bundle.load import Bundle, load_bundle
-from segue.serving.cascade import CalibratedModel, Cascade, Predictions, open_calibrated_model, open_cascade
+from segue.serving.cascade import CalibratedModel, Cascade, open_calibrated_model, open_cascade
 from segue.serving.http.bodies import RAW
-from segue.serving.http.engine import Engine, FaultTolerantModel
+from segue.serving.http.engine import Engine, FaultTolerantModel, Queue
 from segue.serving.http.monitoring import Monitoring
 from segue.serving.http.refusal import Refusal
 from segue.serving.http.settings import Settings
+from segue.serving.predictions import Predictions
 from tests.serving.conftest import OwnService
 from tests.support.random_songs import random_segments
 
@@ -57,10 +57,17 @@ class House:
             for model in (self.student, self.teacher)
         )
         self.registry = CollectorRegistry()
-        self.engine = Engine(bundle, student, teacher, Settings(**settings), Monitoring(self.registry))
+        ladder = self.cascade.ladder
+        self.engine = Engine(bundle, [student, teacher], ladder, Settings(**settings), Monitoring(self.registry))
 
     def troubles(self, trouble: str) -> float:
         return self.registry.get_sample_value("segue_without_teacher_total", {"trouble": trouble}) or 0.0
+
+
+def queue_of_teacher(at: House) -> Queue:
+    queue = at.engine.queues[1]
+    assert queue is not None
+    return queue
 
 
 @pytest.fixture
@@ -98,10 +105,10 @@ def test_the_answers_are_the_cascades(house: Callable[..., House], songs: Songs,
     at = house()
     found = asyncio.run(at.engine.answer(songs, threshold))
     expected = at.cascade.answer(songs, threshold)
-    np.testing.assert_allclose(found.answers.probs, expected.probs, atol=1e-6)
-    np.testing.assert_array_equal(found.answers.by_teacher, expected.by_teacher)
-    np.testing.assert_array_equal(found.answers.fell_back, expected.fell_back)
-    np.testing.assert_array_equal(found.answers.windows, expected.windows)
+    np.testing.assert_allclose(found.probs, expected.probs, atol=1e-6)
+    np.testing.assert_array_equal(found.by_teacher, expected.by_teacher)
+    np.testing.assert_array_equal(found.fell_back, expected.fell_back)
+    np.testing.assert_array_equal(found.windows, expected.windows)
     assert not found.degraded.any()
 
 
@@ -133,7 +140,7 @@ def test_a_teacher_in_trouble_leaves_the_students_answer_or_a_503(
         if trouble == "full":  # One that runs, and one that fills the queue.
             for _ in range(2):
                 blockers.append(asyncio.create_task(at.engine.answer(WINDOWS, -1.0)))
-                while sum(at.teacher.asked) + at.engine._teacher.waiting < 6 * len(blockers):  # type: ignore[union-attr]
+                while sum(at.teacher.asked) + queue_of_teacher(at).waiting < 6 * len(blockers):
                     await asyncio.sleep(0.001)
         try:
             return await at.engine.answer(WINDOWS[:2], -1.0)
@@ -149,10 +156,10 @@ def test_a_teacher_in_trouble_leaves_the_students_answer_or_a_503(
     else:
         found = asyncio.run(ask())
         expected = at.cascade.answer(WINDOWS[:2], np.inf)
-        np.testing.assert_allclose(found.answers.probs, expected.probs, atol=1e-6)
+        np.testing.assert_allclose(found.probs, expected.probs, atol=1e-6)
         assert found.degraded.all()
-        assert found.answers.fell_back.all()
-        assert not found.answers.by_teacher.any()
+        assert found.fell_back.all()
+        assert not found.by_teacher.any()
     assert at.troubles(trouble) == 2
 
 
@@ -164,7 +171,7 @@ def test_nobody_waits_for_a_teacher_that_hangs_already(
 
     async def ask() -> None:
         await at.engine.answer(WINDOWS, -1.0)
-        while at.engine._teacher.busy_s <= 0.05:  # type: ignore[union-attr]
+        while queue_of_teacher(at).busy_s <= 0.05:
             await asyncio.sleep(0.001)
         assert (await at.engine.answer(WINDOWS, -1.0)).degraded.all()
 
@@ -183,17 +190,17 @@ def test_a_song_that_the_teacher_fails_on_does_not_fail_its_neighbours(house: Ca
     mine, theirs = asyncio.run(ask())
     assert mine.degraded.tolist() == [False, False, False, False, True, False]
     assert not theirs.degraded.any()
-    np.testing.assert_allclose(theirs.answers.probs, at.cascade.answer(WINDOWS, -1.0).probs, atol=1e-6)
+    np.testing.assert_allclose(theirs.probs, at.cascade.answer(WINDOWS, -1.0).probs, atol=1e-6)
     expected = at.cascade.answer(windows, -1.0).probs
     expected[4] = at.cascade.answer(windows[4:5], np.inf).probs[0]
-    np.testing.assert_allclose(mine.answers.probs, expected, atol=1e-6)
+    np.testing.assert_allclose(mine.probs, expected, atol=1e-6)
 
 
 def test_a_song_that_the_student_fails_on_is_the_teachers(house: Callable[..., House]) -> None:
     at = house()
     at.student.trouble = fail_on_cursed
     found = asyncio.run(at.engine.answer(cursed(2), np.inf))
-    assert found.answers.by_teacher.tolist() == [False, False, True, False, False, False]
+    assert found.by_teacher.tolist() == [False, False, True, False, False, False]
     assert not found.degraded.any()
 
 
@@ -207,7 +214,7 @@ def test_a_student_that_fails_is_a_503_and_no_other_request_of_its_batch_suffers
 
     mine, theirs = asyncio.run(ask())
     assert (mine.status, mine.reason) == (503, "student failed")
-    np.testing.assert_allclose(theirs.answers.probs, at.cascade.answer(WINDOWS, np.inf).probs, atol=1e-6)
+    np.testing.assert_allclose(theirs.probs, at.cascade.answer(WINDOWS, np.inf).probs, atol=1e-6)
 
 
 def test_a_broken_model_is_asked_once_a_batch_and_may_recover(house: Callable[..., House]) -> None:
@@ -221,7 +228,7 @@ def test_a_broken_model_is_asked_once_a_batch_and_may_recover(house: Callable[..
         assert len(at.student.asked) < 3 * 2 * len(WINDOWS)
         assert at.student.asked[-2:] == [6, 6]
         at.student.trouble = None
-        assert len((await at.engine.answer(WINDOWS, np.inf)).answers) == 6
+        assert len(await at.engine.answer(WINDOWS, np.inf)) == 6
 
     asyncio.run(ask())
 
@@ -272,9 +279,11 @@ def test_a_model_that_does_not_say_probabilities_is_no_model(bundle: Path) -> No
         FaultTolerantModel(model, 3).warm_up(4)
 
 
-def test_the_deadline_of_a_request_is_a_504(own_service: OwnService, hang: Callable[[Songs], None]) -> None:
+def test_the_deadline_of_a_request_is_a_504(
+    own_service: OwnService, hang: Callable[[Songs], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FaultTolerantModel, "predict_groups", lambda _, groups: hang(groups[0]))
     service = own_service(deadline_s=0.05)
-    service.slot.engine._asked._model = dataclasses.make_dataclass("Hanging", ["predict"])(hang)
     response = service.post(bytes(12_000), RAW)
     assert (response.status_code, response.json()["error"]) == (504, "the answer was not ready within 0.05 seconds")
     assert service.metric("segue_refusals_total", reason="deadline") == 1

@@ -17,9 +17,10 @@ from segue.data.columns import SEGMENTS
 from segue.data.song import Floats, Songs
 from segue.data.table import SongTable
 from segue.serving.bundle.load import load_bundle
-from segue.serving.cascade import Answers, open_cascade
-from segue.serving.evaluate import predict_rows
+from segue.serving.cascade import open_cascade
 from segue.serving.http.bodies import ARROW, JSON, NPY, RAW
+from segue.serving.predictions import Answers
+from segue.serving.tables import predict_rows
 from segue.serving.tradeoff import answers
 from tests.serving.conftest import Client
 from tests.support.bundles import BOTH_ANSWER_NATS, CLASSES
