@@ -38,7 +38,7 @@ def alone() -> Starlette:
 
 def batched() -> Starlette:
     """Return an app that batches songs across requests."""
-    engine = Engine.open(SETTINGS, Monitoring(), teacher_must_load=True)
+    engine = Engine.open(load_bundle(SETTINGS.bundle), SETTINGS, Monitoring())
 
     async def answer(songs: Songs) -> Answers:
         return await engine.answer(songs)

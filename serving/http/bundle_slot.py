@@ -1,39 +1,52 @@
 """The bundle that answers now, and how another takes its place without a pause.
 
-A reload reads the bundle's folder again: verified, loaded and warmed up beside the old one, then swapped. Requests in
-flight end with the bundle they began with. If the new one is bad, nothing happens but an error. Every worker watches
-one file, `Settings.reload_file`, and reloads when it changes: SIGHUP to the server changes it, and so does the worker
-that was asked over HTTP, once it has seen that the new bundle is good.
+A reload reads the bundle's folder again: verified, tried in a process of its own, loaded and warmed up beside the old
+one, then swapped. Requests in flight end with the bundle they began with. If the new one is bad, or takes too long,
+nothing happens but an error. Every worker watches one mark, in the server's folder, and reloads when it changes: SIGHUP
+to the server changes it, and so does the worker that was asked over HTTP, once it has seen that the new bundle is good.
 """
 
 import asyncio
 import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
+from segue.errors import BundleError
+from segue.serving.bundle.load import load_bundle
 from segue.serving.http.engine import Engine
-from segue.serving.http.monitoring import Monitoring, forget_dead_processes
+from segue.serving.http.monitoring import Monitoring
+from segue.serving.http.server_folder import ServerFolder
 from segue.serving.http.settings import Settings
+from segue.serving.http.trial import find_faults
 
 WATCH_EVERY_S = 0.5
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 class BundleSlot:
     """The open engine of a worker."""
 
-    def __init__(self, settings: Settings, monitoring: Monitoring, engine: Engine) -> None:
-        """Begin with `engine`."""
+    def __init__(
+        self, settings: Settings, monitoring: Monitoring, engine: Engine, folder: ServerFolder | None = None
+    ) -> None:
+        """Begin with `engine`; `folder` is the server's, None where this is its only process."""
         self.settings = settings
         self.monitoring = monitoring
         self.engine = engine
+        self._folder = folder
         self._loading = asyncio.Lock()
-        self._seen = self._changed()
+        self._following: asyncio.Task[None] | None = None
+        self._seen = self._asked_at()
         monitoring.loaded(has_teacher=engine.has_teacher)
 
     @classmethod
-    def open(cls, settings: Settings, monitoring: Monitoring) -> "BundleSlot":
+    def open(cls, settings: Settings, monitoring: Monitoring, folder: ServerFolder | None = None) -> "BundleSlot":
         """Open the bundle that the settings name; without its teacher, if only that cannot be loaded."""
-        return cls(settings, monitoring, Engine.open(settings, monitoring, teacher_must_load=False))
+        return cls(settings, monitoring, open_engine(settings, monitoring, teacher_must_load=False), folder)
 
     @property
     def ready(self) -> bool:
@@ -44,7 +57,10 @@ class BundleSlot:
         """Swap in what the bundle's folder holds now, and return its version; any error leaves the old one."""
         async with self._loading:
             try:
-                new = await asyncio.to_thread(Engine.open, self.settings, self.monitoring, teacher_must_load=True)
+                new = await _in_a_thread_of_its_own(
+                    lambda: open_engine(self.settings, self.monitoring, teacher_must_load=True),
+                    2 * self.settings.load_timeout_s,  # To try it, and to read and load it.
+                )
             except Exception:
                 self.monitoring.reloaded("refused")
                 raise
@@ -57,24 +73,75 @@ class BundleSlot:
 
     def tell_the_others(self) -> None:
         """Let every other worker reload too."""
-        if self.settings.reload_file is not None:
-            self.settings.reload_file.touch()
-            self._seen = self._changed()
+        if self._folder is not None:
+            self._folder.ask_for_reload()
+            self._seen = self._asked_at()
 
     async def watch(self) -> None:
-        """Write the metrics, and reload whenever the reload file changes, until cancelled."""
+        """Write the metrics, and reload whenever that is asked for, until cancelled; no error ends it."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            self.monitoring.flush()
-            forget_dead_processes()
-            if self._changed() == self._seen:
-                continue
-            self._seen = self._changed()
             try:
-                await self.reload()
+                self.monitoring.flush()
+                if self._asked_at() != self._seen and (self._following is None or self._following.done()):
+                    self._following = asyncio.create_task(self._follow())
             except Exception:
-                logger.exception("the new bundle was refused, the old one stays")
+                logger.exception("the watch for reloads goes on after an error")
 
-    def _changed(self) -> int:
-        file = self.settings.reload_file
-        return 0 if file is None or not file.exists() else file.stat().st_mtime_ns
+    async def _follow(self) -> None:
+        """Reload, as somebody else was asked to."""
+        self._seen = self._asked_at()
+        try:
+            await self.reload()
+        except Exception:
+            logger.exception("the new bundle was refused, the old one stays")
+
+    def _asked_at(self) -> int:
+        return 0 if self._folder is None else self._folder.reload_asked_at()
+
+
+def open_engine(settings: Settings, monitoring: Monitoring, *, teacher_must_load: bool) -> Engine:
+    """Read the bundle that the settings name, try its models elsewhere, then load the same bytes.
+
+    A `BundleError` if that fails. Only where `teacher_must_load` is false may the teacher be missing.
+    """
+    bundle = load_bundle(settings.bundle)
+    faults = find_faults(bundle, settings)
+    if "student" in faults or (faults and teacher_must_load):
+        raise BundleError("; ".join(faults.values()))
+    if faults:
+        logger.error("the teacher cannot be loaded; the student answers alone: %s", faults["teacher"])
+    return Engine.open(bundle, settings, monitoring, with_teacher=not faults)
+
+
+async def _in_a_thread_of_its_own(call: Callable[[], Result], limit_s: float) -> Result:
+    """Return what `call` does; a `BundleError` after `limit_s`, and then the thread is left to itself.
+
+    Not in one of the loop's threads: there are few, and others wait for them.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result | None, error: Exception | None) -> None:
+        if future.done():  # Nobody waits any more.
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = call()
+        except Exception as raised:
+            error = raised
+        with suppress(RuntimeError):  # The loop is closed.
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=work, name="segue-load", daemon=True).start()
+    try:
+        async with asyncio.timeout(limit_s):
+            return await future
+    except TimeoutError:
+        raise BundleError(f"the bundle could not be read and loaded within {limit_s:g} s") from None

@@ -14,7 +14,7 @@ import numpy as np
 
 from segue.data.song import N_FEATURES, WINDOW, Songs
 from segue.errors import BundleError
-from segue.serving.bundle.load import Bundle, load_bundle
+from segue.serving.bundle.load import Bundle
 from segue.serving.cascade import CalibratedModel, open_calibrated_model
 from segue.serving.http.batching import MicroBatcher, QueueFullError
 from segue.serving.http.monitoring import Monitoring
@@ -100,20 +100,10 @@ class Engine:
         ]
 
     @classmethod
-    def open(cls, settings: Settings, monitoring: Monitoring, *, teacher_must_load: bool) -> Self:
-        """Verify the bundle that the settings name, load its models and warm them up.
-
-        A `BundleError` if that fails. Only where `teacher_must_load` is false may the teacher be missing.
-        """
-        bundle = load_bundle(settings.bundle)
-        models: list[FaultTolerantModel | None] = [_open(bundle, "student", settings)]
-        try:
-            models.append(_open(bundle, "teacher", settings))
-        except Exception:
-            if teacher_must_load:
-                raise
-            logger.exception("the teacher cannot be loaded; the student answers alone")
-            models.append(None)
+    def open(cls, bundle: Bundle, settings: Settings, monitoring: Monitoring, *, with_teacher: bool = True) -> Self:
+        """Load the models of a bundle, or only its student, and warm them up; a `BundleError` if that fails."""
+        models: list[FaultTolerantModel | None] = [open_warm_model(bundle, "student", settings)]
+        models.append(open_warm_model(bundle, "teacher", settings) if with_teacher else None)
         ladder = Ladder(MODELS, (bundle.manifest.threshold_nats,))
         return cls(bundle.without_contents(), models, ladder, settings, monitoring)
 
@@ -187,7 +177,8 @@ class Engine:
         )
 
 
-def _open(bundle: Bundle, name: ModelName, settings: Settings) -> FaultTolerantModel:
+def open_warm_model(bundle: Bundle, name: ModelName, settings: Settings) -> FaultTolerantModel:
+    """Return one of the models of a bundle, loaded and warmed up; a `BundleError` if it is not what it should be."""
     entry = bundle.manifest.student if name == "student" else bundle.manifest.teacher
     model = open_calibrated_model(
         bundle, entry, windows=settings.windows, provider=settings.provider, threads=settings.threads

@@ -27,7 +27,7 @@ def json_handler() -> logging.Handler:
 def log_json() -> None:
     """Let everything that this process logs be JSON, in place of BentoML's format."""
     logging.basicConfig(level=logging.WARNING, handlers=[json_handler()], force=True)
-    logging.getLogger("serving").setLevel(logging.INFO)
+    logging.getLogger("segue").setLevel(logging.INFO)
     for name in ("bentoml", "uvicorn.error", "circus"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True

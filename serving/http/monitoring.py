@@ -1,6 +1,5 @@
 """Metrics for Prometheus. Every label takes values from a fixed list, so the number of series is bounded."""
 
-import os
 from collections import Counter as Counted
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,28 +7,17 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import values as prometheus_values
 
 from segue.serving.http.batching import Ran
 from segue.serving.http.refusal import Reason
+from segue.serving.http.shared_metrics import SharedMetrics
 from segue.serving.predictions import MODELS, Answers, ModelName
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SONGS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 NATS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0)
-
-
-def forget_dead_processes() -> None:
-    """Take the gauges of workers that were killed out of the folder where those of all workers are.
-
-    A worker that ends well does so itself.
-    """
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    for file in Path(folder).glob("gauge_live*_*.db") if folder else ():
-        try:
-            os.kill(int(file.stem.rpartition("_")[2]), 0)
-        except ProcessLookupError:
-            file.unlink(missing_ok=True)  # Another worker may have been faster.
 
 
 class ManyHistogram(Histogram):
@@ -46,10 +34,18 @@ class ManyHistogram(Histogram):
 
 
 class Monitoring:
-    """The metrics of one worker process. Make it once BentoML has set PROMETHEUS_MULTIPROC_DIR."""
+    """The metrics of one worker process, and its share in those of its server."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        """Register the metrics in `registry`."""
+    def __init__(self, registry: CollectorRegistry | None = None, folder: Path | None = None) -> None:
+        """Begin to count, from nothing.
+
+        Args:
+            registry: what the metrics are registered in; default: one of their own.
+            folder: the server's, through which its workers tell each other; None: there are no others.
+        """
+        registry = registry or CollectorRegistry()
+        # BentoML sets a variable that makes prometheus_client keep values in files: see `shared_metrics`.
+        prometheus_values.ValueClass = prometheus_values.MutexValue
         at: Any = {"registry": registry}
         self._requests = Counter("segue_requests", "Requests by path and status.", ["path", "status"], **at)
         self._request_s = ManyHistogram(
@@ -73,13 +69,10 @@ class Monitoring:
         self._queue_s = ManyHistogram(
             "segue_queue_seconds", "How long a request waited for a model.", ["model"], buckets=SECONDS, **at
         )
-        self._waiting = Gauge(
-            "segue_waiting_songs", "Songs that wait for a model.", ["model"], multiprocess_mode="livesum", **at
-        )
-        self._teachers = Gauge(
-            "segue_workers_with_teacher", "Workers whose teacher is loaded.", multiprocess_mode="livesum", **at
-        )
+        self._waiting = Gauge("segue_waiting_songs", "Songs that wait for a model.", ["model"], **at)
+        self._teachers = Gauge("segue_workers_with_teacher", "Workers whose teacher is loaded.", **at)
         self._reloads = Counter("segue_reloads", "Bundles that a worker was told to load.", ["result"], **at)
+        self._shared = SharedMetrics(registry, folder)
         self._pending_requests: list[tuple[str, int, float, Reason | None]] = []
         self._pending_answers: list[tuple[Answers, NDArray[np.float64], Sequence[str]]] = []
         self._pending_batches: list[tuple[ModelName, Ran]] = []
@@ -114,8 +107,18 @@ class Monitoring:
         """Count a reload."""
         self._reloads.labels(result).inc()
 
+    def page(self) -> bytes:
+        """Return the metrics of all workers, in Prometheus's text format."""
+        self._count_pending()
+        return self._shared.page()
+
     def flush(self) -> None:
-        """Write what has gathered; many requests at once take hardly longer than one."""
+        """Count what has gathered, and let the other workers know."""
+        self._count_pending()
+        self._shared.write()
+
+    def _count_pending(self) -> None:
+        """Count what has gathered; many requests at once take hardly longer than one."""
         requests, self._pending_requests = self._pending_requests, []
         answers, self._pending_answers = self._pending_answers, []
         batches, self._pending_batches = self._pending_batches, []

@@ -11,6 +11,7 @@ import orjson
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus's text format.
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -49,12 +50,13 @@ TAGS = [
 
 
 class Pages:
-    """BentoML's app, but for two paths."""
+    """BentoML's app, but for three paths."""
 
-    def __init__(self, bentoml: ASGIApp, document: Callable[[], dict[str, Any]]) -> None:
-        """Stand before `bentoml`; `document` makes its OpenAPI document, which takes a while."""
+    def __init__(self, bentoml: ASGIApp, document: Callable[[], dict[str, Any]], metrics: Callable[[], bytes]) -> None:
+        """Stand before `bentoml`; `document` makes its OpenAPI document, which takes a while, `metrics` /metrics."""
         self._bentoml = bentoml
         self._document = document
+        self._metrics = metrics
         self._described: Response | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,6 +68,8 @@ class Pages:
             if self._described is None:
                 self._described = Response(orjson.dumps(own(self._document())), media_type="application/json")
             await self._described(scope, receive, send)
+        elif path == "/metrics":
+            await Response(self._metrics(), media_type=METRICS_TYPE)(scope, receive, send)
         else:
             await self._bentoml(scope, receive, send)
 

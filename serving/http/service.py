@@ -5,10 +5,9 @@ Start it with `segue serve`. `segue.serving.http.settings` lists the environment
 
 import asyncio
 import gc
+import logging
 import os
 import signal
-import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,12 @@ from segue.serving.http.guard import BENTOML_PATHS, Guard
 from segue.serving.http.logs import log_json
 from segue.serving.http.monitoring import Monitoring
 from segue.serving.http.pages import Pages
+from segue.serving.http.server_folder import ServerFolder
 from segue.serving.http.settings import Settings
 from segue.serving.http.tokens import Tokens
+from segue.serving.http.worker import prepare_worker
 
-# Uvicorn would take uvloop where it is installed. But uvloop accepts one connection a turn of its loop, so that new
-# callers wait for seconds once the loop is busy: docs/serving/load.md.
-sys.modules.setdefault("uvloop", None)  # type: ignore[arg-type]
+logger = logging.getLogger(__name__)
 
 app = documented(ENDPOINTS)
 
@@ -41,11 +40,13 @@ class GuardedService(Service[Any]):
     """A BentoML service whose every request passes the guard first."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        """Return the guard, with the data path and BentoML's app behind it."""
+        """Return the guard, with the data path and BentoML's app behind it, in a process fit to be a worker."""
         settings = Settings.from_environment()
+        prepare_worker(settings)
         pages = Path(bentoml_server.__file__).parent / "static_content"
         files = tuple(f"/static_content/{file.name}" for file in pages.iterdir())
-        behind = Pages(super().to_asgi(is_main), lambda: self.openapi_spec.asdict())
+        bentoml_app = super().to_asgi(is_main)
+        behind = Pages(bentoml_app, lambda: self.openapi_spec.asdict(), lambda: app.state.slot.monitoring.page())
         app.state.behind, app.state.paths_behind = behind, (*BENTOML_PATHS, *files)
         serve_with(Connections(settings, lambda refusal: app.state.guard.cut(refusal)))
 
@@ -70,6 +71,7 @@ class GuardedService(Service[Any]):
     workers=Settings.from_environment().workers,
     tracing={"excluded_urls": [".*"]},
     logging={"access": {"enabled": False}},
+    metrics={"enabled": False},  # BentoML's; ours are at /metrics.
 )
 @bentoml.asgi_app(app, path="/")
 class GenreService:
@@ -79,27 +81,31 @@ class GenreService:
         """Verify the bundle, load both models and warm them up; only then is the service ready."""
         settings = Settings.from_environment()
         log_json()
-        monitoring = Monitoring()
-        self._slot = app.state.slot = BundleSlot.open(settings, monitoring)
+        self._settings = settings
+        monitoring = Monitoring(folder=settings.server_folder)
+        folder = None if settings.server_folder is None else ServerFolder(settings.server_folder)
+        self._slot = app.state.slot = BundleSlot.open(settings, monitoring, folder)
         app.state.guard = Guard(ENDPOINTS, self._slot, Tokens.of(settings), app.state.behind, app.state.paths_behind)
 
     @bentoml.on_deployment
     @staticmethod
-    def reload_on_sighup() -> None:
-        """Let SIGHUP to the server's first process reach every worker, by way of a file that they watch.
+    def begin() -> None:
+        """Prepare the first process of the server: the folder of its workers, and SIGHUP, which reaches each of them.
 
         BentoML would end every worker at SIGHUP, good or bad the new bundle. So the signal is blocked before BentoML
         sets its handler, and a thread waits for it.
         """
-        handle, name = tempfile.mkstemp(prefix="segue-reload-")
-        os.close(handle)
-        os.environ["SEGUE_RELOAD_FILE"] = name
+        folder = ServerFolder.make()
+        os.environ |= {"SEGUE_SERVER_PID": str(os.getpid()), "SEGUE_SERVER_FOLDER": str(folder.path)}
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
         def wait() -> None:
             while True:
                 signal.sigwait({signal.SIGHUP})
-                Path(name).touch()
+                try:
+                    folder.ask_for_reload()
+                except OSError:
+                    logger.exception("SIGHUP came, and the workers could not be told")
 
         threading.Thread(target=wait, name="segue-sighup", daemon=True).start()
 
@@ -115,6 +121,8 @@ class GenreService:
     async def stop_watching(self) -> None:
         """End the watch; requests in flight have been answered by now."""
         self._watch.cancel()
+        if self._settings.server_folder is not None and os.getppid() != self._settings.server_pid:
+            ServerFolder(self._settings.server_folder).remove()  # The server was killed, and could not.
 
     async def __is_ready__(self) -> bool:
         """Answer `/readyz`."""

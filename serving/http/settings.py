@@ -58,9 +58,10 @@ class Settings:
     tokens_file: Annotated[Path | None, unset("PATH")] = None  # The same, one `name=token` a line.
     cors_origins: Words = ()  # Origins whose pages may call the service from a browser.
     log_requests: bool = False  # A line for every request, not only for those that were refused.
-    reload_file: Suppress[Path | None] = (
-        None  # Set by `serve`: when this file changes, every worker reads the bundle again.
-    )
+    load_timeout_s: Seconds = 60.0  # A new bundle whose models take longer to load and warm up is refused.
+    drain_s: Seconds = 25.0  # A worker that is told to stop ends after so long, answered or not what is in flight.
+    server_pid: Suppress[Count | None] = None  # Set by the service itself: the first process of the server,
+    server_folder: Suppress[Path | None] = None  # and the folder through which its workers tell each other.
 
     def __post_init__(self) -> None:
         """Refuse bounds of the dial between which there is no threshold."""

@@ -10,11 +10,14 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from segue.serving.bundle.load import load_bundle
 from segue.serving.http.bundle_slot import BundleSlot
 from segue.serving.http.endpoints.endpoint import Endpoint
 from segue.serving.http.endpoints.registry import ENDPOINTS
+from segue.serving.http.engine import Engine
 from segue.serving.http.guard import Guard
 from segue.serving.http.monitoring import Monitoring
+from segue.serving.http.server_folder import ServerFolder
 from segue.serving.http.settings import Settings
 from segue.serving.http.tokens import Tokens
 
@@ -43,13 +46,25 @@ class Client:
         return self.runner.run(self.http.post("/v1/classify", json={"songs": songs, **settings}))
 
 
+OpenSlot = Callable[[Settings, Monitoring, ServerFolder | None], BundleSlot]
+
+
+def untried(settings: Settings, monitoring: Monitoring, folder: ServerFolder | None) -> BundleSlot:
+    """Open a bundle without trying it in a process of its own first, which takes a second."""
+    engine = Engine.open(load_bundle(settings.bundle), settings, monitoring)
+    return BundleSlot(settings, monitoring, engine, folder)
+
+
 class OwnClient(Client):
     """A service of its own, without BentoML."""
 
-    def __init__(self, runner: asyncio.Runner, settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> None:
+    def __init__(
+        self, runner: asyncio.Runner, settings: Settings, endpoints: Sequence[Endpoint], open_slot: OpenSlot
+    ) -> None:
         self.registry = CollectorRegistry()
         self.monitoring = Monitoring(self.registry)
-        self.slot = BundleSlot.open(settings, self.monitoring)
+        folder = None if settings.server_folder is None else ServerFolder(settings.server_folder)
+        self.slot = open_slot(settings, self.monitoring, folder)
         self.guard = Guard(endpoints, self.slot, Tokens.of(settings), nothing, ())
         super().__init__(runner, self.guard)
 
@@ -76,8 +91,10 @@ def own_service(bundle: Path) -> Iterator[OwnService]:
     """Return a function that makes a service with the settings that it is given."""
     with asyncio.Runner() as runner:
 
-        def make(endpoints: Sequence[Endpoint] = ENDPOINTS, **settings: Any) -> OwnClient:
-            return OwnClient(runner, dataclasses.replace(Settings(bundle=bundle), **settings), endpoints)
+        def make(
+            endpoints: Sequence[Endpoint] = ENDPOINTS, open_slot: OpenSlot = untried, **settings: Any
+        ) -> OwnClient:
+            return OwnClient(runner, dataclasses.replace(Settings(bundle=bundle), **settings), endpoints, open_slot)
 
         yield make
 

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import helper
 
 from segue.data.song import Songs
 from segue.errors import BundleError
@@ -24,6 +22,7 @@ from segue.serving.bundle.seen import were_seen, write_seen
 from segue.serving.bundle.tradeoff_table import parse_tradeoff, write_tradeoff
 from segue.serving.bundle.write import write_manifest
 from segue.serving.cascade import open_cascade
+from tests.support.altered_bundles import negate
 from tests.support.random_songs import random_segments
 
 FILES = (
@@ -155,12 +154,7 @@ def test_another_table_is_refused(tmp_path: Path, text: str) -> None:
 def other(copy: Path, tmp_path: Path) -> Path:
     """Return another version than `copy`, whose teacher says the opposite."""
     folder = shutil.copytree(copy, tmp_path / "other")
-    model = onnx.load(folder / "teacher.onnx")
-    for node in model.graph.node:
-        node.output[:] = ["unsigned" if name == "logits" else name for name in node.output]
-    model.graph.node.append(helper.make_node("Neg", ["unsigned"], ["logits"]))
-    onnx.save(model, folder / "teacher.onnx")
-    write_manifest(folder, replace(load_bundle(copy).manifest, licence="of the other"))
+    negate(folder, ["teacher"])
     return folder
 
 

@@ -15,6 +15,7 @@ from segue.errors import BundleError
 from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.cascade import CalibratedModel, Cascade, open_calibrated_model, open_cascade
 from segue.serving.http.bodies import RAW
+from segue.serving.http.bundle_slot import BundleSlot
 from segue.serving.http.engine import Engine, FaultTolerantModel, Queue
 from segue.serving.http.monitoring import Monitoring
 from segue.serving.http.refusal import Refusal
@@ -256,15 +257,8 @@ def test_a_full_student_is_a_503(house: Callable[..., House], hang: Callable[[So
 def test_a_teacher_that_cannot_be_loaded_leaves_the_student(
     own_service: OwnService, monkeypatch: pytest.MonkeyPatch, ready: bool
 ) -> None:
-    real = open_calibrated_model
-
-    def without_teacher(bundle: Bundle, entry: Any, **how: Any) -> CalibratedModel:
-        if entry == bundle.manifest.teacher:
-            raise BundleError("no memory")
-        return real(bundle, entry, **how)
-
-    monkeypatch.setattr("segue.serving.http.engine.open_calibrated_model", without_teacher)
-    service = own_service(ready_without_teacher=ready)
+    monkeypatch.setattr("segue.serving.http.bundle_slot.find_faults", lambda *_: {"teacher": "no memory"})
+    service = own_service(ready_without_teacher=ready, open_slot=BundleSlot.open)
     (song,) = service.post(bytes(12_000), RAW, "/v1/classify?mode=accurate").json()["songs"]
     assert (song["answered_by"], song["degraded"]) == ("student", True)
     assert service.slot.ready is ready

@@ -1,0 +1,69 @@
+"""What BentoML leaves open about a worker process: its event loop, and that it ends.
+
+A worker that is told to stop answers what is in flight and ends. It is told so by a signal, or because the first
+process of its server is gone, whose port it would hold. If something hangs, it ends all the same once the time to
+drain is over.
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+
+from uvicorn.config import LOOP_FACTORIES
+
+from segue.serving.http.settings import Settings
+
+PARENT_CHECKED_EVERY_S = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_worker(settings: Settings) -> None:
+    """Prepare this process to be a worker of a server, in its main thread, before uvicorn begins."""
+    use_the_loop_of_asyncio()
+    if settings.server_pid is not None:
+        end_with(settings.server_pid)
+        end_within(settings.drain_s)
+
+
+def use_the_loop_of_asyncio() -> None:
+    """Let uvicorn take asyncio's event loop where it would take uvloop's.
+
+    uvloop accepts one connection a turn of its loop, so that new callers wait for seconds once the loop is busy:
+    docs/serving/load.md. BentoML has no setting for it.
+    """
+    LOOP_FACTORIES["auto"] = LOOP_FACTORIES["asyncio"]
+
+
+def end_with(server_pid: int) -> None:
+    """Let this process stop, as at SIGTERM, once it is no longer a child of the process `server_pid`."""
+
+    def watch() -> None:
+        while os.getppid() == server_pid:
+            time.sleep(PARENT_CHECKED_EVERY_S)
+        logger.error("the server's first process was killed: this worker ends too")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="segue-parent", daemon=True).start()
+
+
+def end_within(drain_s: float) -> None:
+    """Let this process end at most `drain_s` seconds after it was told to stop, whatever hangs then.
+
+    Call it in the main thread, before handlers of SIGTERM and SIGINT are set. Those run between two steps of the main
+    thread, which may be what hangs; this is told by the system, in a thread of its own.
+    """
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while os.read(told, 1)[0] not in (signal.SIGTERM, signal.SIGINT):
+            pass
+        time.sleep(drain_s)
+        logger.error("not all requests were answered within %g s after the signal to stop: ending now", drain_s)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="segue-drain", daemon=True).start()
