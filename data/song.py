@@ -26,6 +26,7 @@ LOUDNESS = 24
 N_FEATURES = 25
 WINDOW = 120
 LOUDNESS_RANGE_DB = (-60.0, 0.0)
+ROUNDING = 1e-5  # Of the width of a range: what lies no farther beyond it is rounding noise, and no fault.
 _LARGEST = float(np.finfo(np.float32).max)
 _LOWEST: dict[Units, Floats] = {
     "raw": np.array([-_LARGEST] * 12 + [0.0] * 12 + [LOUDNESS_RANGE_DB[0]], dtype=np.float32),
@@ -35,6 +36,7 @@ _HIGHEST: dict[Units, Floats] = {
     "raw": np.array([_LARGEST] * 12 + [1.0] * 12 + [LOUDNESS_RANGE_DB[1]], dtype=np.float32),
     "standardised": np.full(N_FEATURES, _LARGEST, dtype=np.float32),
 }
+_NOISE = np.array([0.0] * 12 + [ROUNDING] * 12 + [ROUNDING * 60], dtype=np.float32)  # Of raw segments.
 
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 FEATURE_NAMES = (
@@ -245,18 +247,39 @@ def _no_numbers(values: NDArray[Any]) -> str:
 
 
 def first_fault(values: Floats, units: Units) -> Fault | None:
-    """Return where segments (n, 25) first break the contract, and how; None where all are sound."""
+    """Return where segments (n, 25) first break the contract, and how; None where all are sound.
+
+    Rounding noise is sound: chroma of 1.0000001, for example. See `ROUNDING` and `clip_rounding`.
+    """
     low, high = _LOWEST[units], _HIGHEST[units]
     lowest, highest = _extremes(values)
     if (lowest >= low).all() and (highest <= high).all():  # Extremes among which a NaN is are NaN, and so neither.
         return None
-    sound = (values >= low) & (values <= high)
+    noise = _NOISE if units == "raw" else np.float32(0)
+    sound = (values >= low - noise) & (values <= high + noise)
+    if sound.all():
+        return None
     infinite = ~np.isfinite(values)
     row, column = np.argwhere(infinite if infinite.any() else ~sound)[0]
     found, name = values[row, column], FEATURE_NAMES[column]
     if infinite.any():
         return Fault(int(row), f"expected finite numbers, found {found} in {name}")
-    return Fault(int(row), f"expected {name} between {low[column]:g} and {high[column]:g}, found {found:g}")
+    return Fault(int(row), f"expected {name} between {low[column]:g} and {high[column]:g}, found {shown(found)}")
+
+
+def clip_rounding(segments: Floats, units: Units) -> tuple[Floats, Ints]:
+    """Return sound segments (n, 25) with rounding noise clipped to the ranges, and the rows where there was some."""
+    low, high = _LOWEST[units], _HIGHEST[units]
+    lowest, highest = _extremes(segments)
+    if (lowest >= low).all() and (highest <= high).all():
+        return segments, np.zeros(0, np.int64)
+    beyond = ((segments < low) | (segments > high)).any(axis=1)
+    return segments.clip(low, high), np.flatnonzero(beyond)
+
+
+def shown(value: np.float32) -> str:
+    """Return a number with as many digits as tell it from its neighbours, such as 1.0000001."""
+    return str(value).removesuffix(".0")
 
 
 def _extremes(values: Floats) -> tuple[Floats, Floats]:

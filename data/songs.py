@@ -143,9 +143,7 @@ def draw_balanced(
     for label in range(len(everything.classes)):
         drawn.append(rng.permutation(np.flatnonzero(everything.labels == label))[:most])
     rows = np.sort(np.concatenate(drawn))
-    balanced = Conversion(
-        report.out, report.units, left_out=report.left_out, passed_over=report.passed_over, warnings=report.warnings
-    )
+    balanced = replace(report, songs=0, labelled={}, unlabelled=Tally(), short=Tally())
     with write_table(report.out, report.units, classes, made_by="songs") as table:
         for start in range(0, len(rows), BATCH_SONGS):
             batch = everything.batch(rows[start : start + BATCH_SONGS])
@@ -207,7 +205,7 @@ def _convert(
         progress.update(entries)
         if isinstance(item, SongBatch):
             kept = item.take([row for row in range(len(item)) if row not in faulty]) if faulty else item
-            kept = labelling.apply(kept)
+            kept = labelling.apply(report.clip(kept))
             table.write(kept)
             report.keep(kept)
             if resumable:

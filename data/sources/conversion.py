@@ -4,11 +4,13 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from segue.data.song import WINDOW, Units
+import numpy as np
+
+from segue.data.song import FEATURE_NAMES, ROUNDING, WINDOW, Floats, Songs, Units, clip_rounding, shown
 from segue.data.sources.source import Skipped, Tally
 from segue.data.table import SongBatch
 
@@ -25,6 +27,7 @@ class Conversion:
     labelled: dict[str, int] = field(default_factory=dict)  # Songs by class.
     unlabelled: Tally = field(default_factory=Tally)
     short: Tally = field(default_factory=Tally)  # Songs below one window.
+    clipped: Tally = field(default_factory=Tally)  # Songs with rounding noise beyond a range, which was cut off.
     left_out: dict[str, Tally] = field(default_factory=dict)  # By reason.
     passed_over: dict[str, Tally] = field(default_factory=dict)  # What lies in the sources and is no song, by reason.
     warnings: list[str] = field(default_factory=list)  # What deserves a look; also in the log.
@@ -36,6 +39,11 @@ class Conversion:
             f"  labelled: {sum(self.labelled.values())}" + (f" ({classes})" if classes else ""),
             f"  without a label: {self.unlabelled}",
             f"  shorter than {WINDOW} segments, kept (their window repeats them): {self.short}",
+            *(
+                [f"  with rounding noise, {ROUNDING:g} of a range, clipped: {self.clipped}"]
+                if self.clipped.count
+                else []
+            ),
             f"  left out: {sum(tally.count for tally in self.left_out.values())}",
             *(f"    {reason}: {tally}" for reason, tally in self.left_out.items()),
             *(f"  passed over, {reason}: {tally}" for reason, tally in self.passed_over.items()),
@@ -51,6 +59,17 @@ class Conversion:
         self.unlabelled.add([name for name, label in zip(batch.song_ids, batch.labels, strict=True) if label is None])
         lengths = zip(batch.song_ids, batch.songs.lengths.tolist(), strict=True)
         self.short.add([f"{name} ({length} segments)" for name, length in lengths if length < WINDOW])
+
+    def clip(self, batch: SongBatch) -> SongBatch:
+        """Return sound songs with rounding noise clipped to the ranges, and count the songs that had some."""
+        segments, rows = clip_rounding(batch.songs.segments, self.units)
+        if not len(rows):
+            return batch
+        noisy = np.searchsorted(batch.songs.offsets, rows, side="right") - 1
+        songs, first = np.unique(noisy, return_index=True)
+        noise = [_noise(batch.songs.segments[row], segments[row]) for row in rows[first]]
+        self.clipped.add([f"{batch.song_ids[song]} ({one})" for song, one in zip(songs, noise, strict=True)])
+        return replace(batch, songs=Songs(segments, batch.songs.lengths))
 
     def leave_out(self, song: Skipped) -> None:
         """Count and log a song that is not written."""
@@ -77,7 +96,7 @@ class Conversion:
     @classmethod
     def of_state(cls, out: Path, state: dict[str, Any]) -> Self:
         """Return the conversion that `state` was read from."""
-        tallies = {name: Tally(**state[name]) for name in ("unlabelled", "short")}
+        tallies = {name: Tally(**state[name]) for name in ("unlabelled", "short", "clipped")}
         by_reason = {
             name: {reason: Tally(**tally) for reason, tally in state[name].items()}
             for name in ("left_out", "passed_over")
@@ -91,10 +110,18 @@ def faults(batch: SongBatch, units: Units, seen: set[str]) -> dict[int, Skipped]
     for row, name in enumerate(batch.song_ids):
         if row in found:
             continue
+        if not name.strip():
+            found[row] = Skipped("a song without an id", "expected an id, found an empty one")
+            continue
         if name in seen:
             found[row] = Skipped(name, "another song has the same id")
         seen.add(name)
     return found
+
+
+def _noise(before: Floats, after: Floats) -> str:
+    column = int(np.flatnonzero(before != after)[0])
+    return f"{FEATURE_NAMES[column]} {shown(before[column])}"
 
 
 def _kind(reason: str) -> str:

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.data.song import FEATURE_NAMES, WINDOW, Songs, check_segments, check_songs, window_starts
+from segue.data.song import (
+    FEATURE_NAMES,
+    WINDOW,
+    Songs,
+    check_segments,
+    check_songs,
+    clip_rounding,
+    first_fault,
+    window_starts,
+)
 from segue.errors import SongError
 from tests.support.random_songs import random_segments
 
@@ -201,3 +210,26 @@ def test_each_song_has_its_own_first_fault_and_the_others_are_kept_in_order() ->
         3: "song 'd', segment 2: expected chroma_C between 0 and 1, found 1.5",
         4: "song 'e': expected numbers, found text",
     }
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 24), st.floats(-2, 2, width=32)), max_size=6),
+    st.sampled_from([0.0, 1.0, -60.0]),
+)
+def test_noise_is_what_lies_within_the_tolerance_of_a_range(changes: list[tuple[int, int, float]], edge: float) -> None:
+    """Against the contract written out in float64, near the ends of the ranges."""
+    values = random_segments(10)
+    for row, column, noise in changes:
+        values[row, column] = np.float32(edge + noise * 1e-5)
+    exact = values.astype(np.float64)
+    width = np.array([np.inf] * 12 + [1.0] * 12 + [60.0])
+    low, high = np.array([-np.inf] * 12 + [0.0] * 12 + [-60.0]), np.array([np.inf] * 12 + [1.0] * 12 + [0.0])
+    beyond = np.maximum(low - exact, exact - high).clip(0)
+    relative = (beyond / width).max()
+    if relative > 1.2e-5:
+        assert first_fault(values, "raw") is not None
+    if relative < 0.8e-5:
+        assert first_fault(values, "raw") is None
+        clipped, rows = clip_rounding(values, "raw")
+        np.testing.assert_array_equal(clipped, exact.clip(low, high).astype(np.float32))
+        assert rows.tolist() == np.flatnonzero((beyond > 0).any(axis=1)).tolist()

@@ -58,6 +58,7 @@ def test_json_is_exactly_one_document(tmp_path: Path, capsys: pytest.CaptureFixt
         "labelled": {"Jazz": 2, "Folk": 2, "Rock": 1},
         "unlabelled": {"count": 1, "examples": ["TR5"]},
         "short": {"count": 0, "examples": []},
+        "clipped": {"count": 0, "examples": []},
         "left_out": {},
         "passed_over": {},
         "warnings": [],
@@ -220,6 +221,15 @@ def test_songs_with_an_id_seen_before_are_left_out_and_counted(
     assert (table.song_ids, table.lengths.tolist()) == (["a", "b", "c"], [4, 5, 8])
 
 
+def test_a_song_with_a_blank_id_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = random_batch([4, 5, 6])
+    batch.song_ids[:] = ["", "b", " "]
+    save(tmp_path / "bad.arrow", batch)
+    report = answer(capsys, tmp_path / "bad.arrow", tmp_path / "out.arrow")
+    assert report["left_out"] == {"expected an id": {"count": 2, "examples": ["a song without an id"] * 2}}
+    assert SongTable(tmp_path / "out.arrow").song_ids == ["b"]
+
+
 def test_bad_songs_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = random_batch([4, 5, 0, 6])
     bad.songs.segments[4 + 1, 12] = 1.5
@@ -234,6 +244,34 @@ def test_bad_songs_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureF
     np.testing.assert_array_equal(
         np.concatenate(table.songs([0, 1])), np.delete(bad.songs.segments, slice(4, 9), axis=0)
     )
+
+
+def test_rounding_noise_is_clipped_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = random_batch([4, 5, 6])
+    segments = batch.songs.segments
+    segments[5, 12], segments[6, 23], segments[4, 24] = 1.0000001, -1e-7, 0.0001
+    segments[9, 24] = -60.0004
+    save(tmp_path / "noisy.arrow", batch)
+    report = answer(capsys, tmp_path / "noisy.arrow", tmp_path / "out.arrow")
+    assert (report["songs"], report["left_out"]) == (3, {})
+    assert report["clipped"] == {
+        "count": 2,
+        "examples": ["song-0-1 (loudness_start_db 1e-04)", "song-0-2 (loudness_start_db -60.0004)"],
+    }
+    found = SongTable(tmp_path / "out.arrow").songs(range(3)).segments
+    expected = segments.copy()
+    expected[:, 12:24], expected[:, 24] = expected[:, 12:24].clip(0, 1), expected[:, 24].clip(-60, 0)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_more_than_rounding_noise_is_shown_with_all_its_digits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = random_batch([4, 5])
+    batch.songs.segments[0, 12] = 1.00002
+    save(tmp_path / "bad.arrow", batch)
+    assert run(tmp_path / "bad.arrow", tmp_path / "out.arrow", "--strict") == 1
+    assert "expected chroma_C between 0 and 1, found 1.00002\n" in capsys.readouterr().err
 
 
 def test_strict_stops_at_the_first_bad_song(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
