@@ -18,6 +18,7 @@ from segue.errors import ConfigError
 from segue.export.calibration.thresholds import CalibrationConfig
 from segue.export.export import WindowsConfig
 from segue.export.forms import FormsConfig
+from segue.export.retrain.gate import GateRules
 from segue.training.fit.loop import LoopConfig
 from segue.training.fit.losses import DistillationConfig, LabelConfig
 from segue.training.networks.build import SingleConfig, shapes
@@ -98,6 +99,9 @@ class Recipe:
     teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
     student: StudentRecipe = field(default_factory=StudentRecipe)
     export: ExportRecipe = field(default_factory=ExportRecipe)
+    releases: str | None = None  # A release store: its latest is the champion, and what passes the gate is published.
+    corrections: tuple[Path, ...] = ()  # Files of song id and genre that overrule the labels; the later ones win.
+    gate: GateRules = GateRules()  # What a challenger must show where there is a champion.
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -195,7 +195,7 @@ class ReleaseStore:
         """Return the folder of a release, where the store is a local one."""
         return None if self._root is None else self._root / release.name
 
-    def publish(self, bundle: Path, why: str, page: str | None = None) -> Release:
+    def publish(self, bundle: Path, why: str, page: str | None = None, replaces: str | None = None) -> Release:
         """Add a bundle as the latest release.
 
         A bundle that is the latest already stays it, and nothing happens: who was killed after publishing may repeat.
@@ -204,10 +204,12 @@ class ReleaseStore:
             bundle: its folder.
             why: the reason, in a sentence or two.
             page: HTML that tells more.
+            replaces: the version that the latest release must still have, where the bundle was compared with it.
 
         Raises:
             BundleError: the bundle is not sound.
-            ReleaseError: another release has the same bundle, or the store is locked.
+            ReleaseError: another release has the same bundle, the latest is not the one that was compared with, or
+                the store is locked.
         """
         opened = load_bundle(bundle)
         version = opened.manifest.version
@@ -219,6 +221,12 @@ class ReleaseStore:
                 raise ReleaseError(
                     f"{bundle}: expected a new bundle, found that of release {same.name}. "
                     f"`segue releases rollback {self.where} {same.name}` makes it the latest."
+                )
+            latest = change.index.find("latest").version if change.index.latest else None
+            if replaces is not None and replaces != latest:
+                raise ReleaseError(
+                    f"{self.where}: expected version {replaces} as the latest release, found {latest}: another was "
+                    "published or rolled back meanwhile. Compare with that one."
                 )
             number = 1 + sum(event.kind == "published" for event in change.index.events)
             release = Release(
