@@ -25,6 +25,7 @@ from segue.export.calibration.dial import Dial, check_calibration_songs, set_dia
 from segue.export.calibration.temperature import Temperatures, predict_uncalibrated
 from segue.export.calibration.thresholds import Costs, Goal, UnsupportedError
 from segue.export.card import seal
+from segue.export.drift.reference import write_reference
 from segue.places import check_folder
 from segue.serving.bundle.load import load_bundle
 from segue.serving.bundle.manifest import MANIFEST, Manifest, ModelEntry, Target
@@ -135,6 +136,14 @@ def calibrate(
         dial = set_dial(*heard, labels, goal, costs, folder, per_class=per_class)
         if goal.target == "within" and not dial.guarantee.kept:
             raise UnsupportedError(f"{out or bundle}: not written. All that can be said is {dial.guarantee}.")
+        write_reference(
+            folder,
+            table,
+            rows,
+            dial.student_temperatures.predict(heard[0], dial.class_scales),
+            dial.teacher_temperatures.predict(heard[1]),
+            dial.threshold_nats,
+        )
         written = seal(folder, _turned(manifest, dial, costs, table.fingerprint()))
     return Calibrated(out or bundle, written, manifest.threshold_nats, len(table) - len(all_rows), int(seen.sum()))
 

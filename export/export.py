@@ -30,6 +30,7 @@ from segue.export.calibration.dial import Dial, check_calibration_songs, set_dia
 from segue.export.calibration.temperature import Temperatures, UncalibratedPredictions, predict_uncalibrated
 from segue.export.calibration.thresholds import CalibrationConfig, Costs, Goal
 from segue.export.card import form_name, how_right, seal
+from segue.export.drift.reference import write_reference
 from segue.export.forms import FormsConfig, Job, Shipped, ship
 from segue.places import check_folder
 from segue.provenance import provenance
@@ -163,6 +164,14 @@ def export(
         goal = Goal("within", calibration.points, calibration.confidence)
         costs = Costs(student.us_per_window, teacher.us_per_window)
         dial = set_dial(student.heard, teacher.heard, labels, goal, costs, folder)
+        write_reference(
+            folder,
+            table,
+            splits.calibration,
+            dial.student_temperatures.predict(student.heard),
+            dial.teacher_temperatures.predict(teacher.heard),
+            dial.threshold_nats,
+        )
         without_label = unlabelled_rows(table, splits) if student_run.unlabelled_songs else ()
         write_seen(folder, [table.song_ids[row] for row in (*splits.train, *splits.validation, *without_label)])
         manifest = seal(

@@ -27,6 +27,7 @@ VERBS = {
     "score": ("segue.serving.batch.score", "classify every song of a table"),
     "bench": ("segue.bench.speed", "songs per second and latency of student, teacher and cascade"),
     "retrain": ("segue.export.retrain.retrain", "the whole chain from a recipe; what is unchanged is skipped"),
+    "drift": ("segue.export.drift.drift", "whether songs have drifted from a bundle's, with a page"),
     "releases": ("segue.serving.releases.releases", "keep releases: list, show, diff, publish, rollback, prune, fetch"),
     "doctor": ("segue.serving.doctor", "look at this installation, and at a bundle"),
 }

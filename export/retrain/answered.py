@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segue.data.song import Ints
+from segue.data.song import Bools, Ints
 from segue.data.table import SongTable
 from segue.serving.bundle.load import Bundle
 from segue.serving.bundle.manifest import Form, TradeoffRow
-from segue.serving.cascade import Bools, open_cascade, open_model
-from segue.serving.evaluate import predict_rows
+from segue.serving.cascade import open_cascade, open_model
+from segue.serving.tables import predict_rows
 from segue.serving.timing import SERVING_BATCH, us_per_window
 from segue.serving.tradeoff import answers, tradeoff
 

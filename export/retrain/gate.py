@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from segue.data.metrics import ece
-from segue.data.song import Ints
+from segue.data.song import Bools, Ints
 from segue.data.table import NO_LABEL, SongTable
 from segue.errors import ConfigError, LabelError
 from segue.export.retrain.answered import Answered, ask
 from segue.serving.bundle.load import Bundle
 from segue.serving.bundle.manifest import Form, TradeoffRow
 from segue.serving.bundle.seen import were_seen
-from segue.serving.cascade import Bools
-from segue.serving.evaluate import check_units
+from segue.serving.tables import check_units
 
 POWER = 0.8  # With which a gain of `worth_points` would be told by the number of songs that a verdict names.
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from segue.atomic import atomic_file
 from segue.data.metrics import Probs
-from segue.data.song import Ints
+from segue.data.song import Bools, Ints
 from segue.data.table import SongTable
 from segue.serving.bundle.load import Bundle
 from segue.serving.bundle.seen import were_seen
-from segue.serving.cascade import Bools, open_cascade
-from segue.serving.evaluate import labelled, predict_rows
+from segue.serving.cascade import open_cascade
+from segue.serving.tables import labelled, predict_rows
 
 
 @dataclass(frozen=True)

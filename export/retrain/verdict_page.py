@@ -23,7 +23,9 @@ def verdict_page(verdict: Verdict, rules: GateRules, recipe: str, suspects: Sequ
             "tradeoffs": svg(_draw_tradeoffs(verdict)),
             "recalls": svg(_draw_recalls(verdict.recalls)),
         }
-    return render(TEMPLATE, verdict=verdict, rules=rules, recipe=recipe, suspects=suspects, pictures=pictures)
+    return render(
+        TEMPLATE, verdict=verdict, rules=rules, recipe=recipe, suspects=suspects, pictures=pictures, verb="retrain"
+    )
 
 
 def _draw_gain(verdict: Verdict) -> Figure:

@@ -297,7 +297,7 @@ class ReleaseStore:
                     self._write(name, page.encode())
                 held.confirm()
                 self._write(INDEX, _sealed(change.index))
-                self._write(STORY, render(TEMPLATE, where=self.where, index=change.index).encode())
+                self._write(STORY, render(TEMPLATE, where=self.where, index=change.index, verb="releases").encode())
             self._sweep(change.index)
 
     def _read(self, name: str) -> bytes:

@@ -185,4 +185,4 @@ def test_the_page_tells_the_verdict() -> None:
 @pytest.mark.parametrize("setting", ["alpha", "worth_points", "recall_points", "ece_rise", "cost_factor", "resamples"])
 def test_rules_that_no_challenger_can_be_judged_by_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=f"gate.{setting}: expected"):
-        GateRules(**{setting: 0})
+        dataclasses.replace(RULES, **{setting: 0})

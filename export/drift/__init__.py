@@ -1,0 +1,1 @@
+"""Whether songs have drifted from those that a bundle was made for."""

@@ -1,0 +1,91 @@
+"""Tests for drift: whether anything about the songs has moved, beyond chance and by enough to matter.
+
+Every value is compared by the two-sample Kolmogorov-Smirnov test, the genres by chi squared, the fallback rate by
+Fisher's exact test. Holm's correction keeps the chance of any false alarm at `alpha`, however many tests there are
+(Holm, *Scandinavian Journal of Statistics* 6, 1979). With many songs every difference is beyond chance, so each must be
+large as well: the effect is the largest gap between two distribution functions, the share of songs that would have to
+change genre, the difference of two rates. All are shares from 0 to 1.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from segue.errors import ConfigError
+from segue.export.drift.reference import VALUES, Reference
+
+GENRES, FALLBACK = "genres", "fallback rate"
+
+
+@dataclass(frozen=True)
+class DriftRules:
+    """When songs count as drifted."""
+
+    alpha: float = 0.05  # Chance that songs of the same kind raise an alarm.
+    least_gap: float = 0.1  # Least gap between distribution functions, or share of songs of another genre, to matter.
+    least_rate: float = 0.05  # Least difference in the fallback rate to matter.
+
+    def __post_init__(self) -> None:
+        """Refuse rules that would always or never alarm."""
+        for name in ("alpha", "least_gap", "least_rate"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected a share between 0 and 1, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How much one thing about the songs has moved."""
+
+    what: str
+    effect: float  # A share, 0..1.
+    p_value: float  # Corrected for the number of tests.
+    before: float  # Median of the reference; or the fallback rate; NaN for the genres.
+    now: float
+    drifted: bool
+
+
+def moved(reference: Reference, songs: Reference, rules: DriftRules) -> tuple[Moved, ...]:
+    """Compare songs with a reference; the largest effects first."""
+    found: list[tuple[str, float, float, float, float, float]] = []  # what, effect, p, before, now, least effect
+    for column, name in enumerate(VALUES):
+        before, now = reference.values[:, column], songs.values[:, column]
+        test: Any = stats.ks_2samp(before, now, method="auto")
+        middle = float(np.median(before)), float(np.median(now))
+        found.append((name, float(test.statistic), float(test.pvalue), *middle, rules.least_gap))
+    found.append((GENRES, *_genres(reference, songs), float("nan"), float("nan"), rules.least_gap))
+    rates = reference.fell_back / reference.songs, songs.fell_back / songs.songs
+    counts = [[one.fell_back, one.songs - one.fell_back] for one in (reference, songs)]
+    p_value = float(stats.fisher_exact(counts).pvalue)
+    found.append((FALLBACK, abs(rates[1] - rates[0]), p_value, *rates, rules.least_rate))
+    corrected = holm([one[2] for one in found])
+    return tuple(
+        sorted(
+            (
+                Moved(what, effect, p_value, before, now, p_value <= rules.alpha and effect >= least)
+                for (what, effect, _, before, now, least), p_value in zip(found, corrected, strict=True)
+            ),
+            key=lambda one: (-one.drifted, -one.effect),
+        )
+    )
+
+
+def _genres(reference: Reference, songs: Reference) -> tuple[float, float]:
+    """Return the share of songs that would have to change genre, and how likely so many are by chance."""
+    counts = np.stack([reference.genres, songs.genres])
+    counts = counts[:, counts.sum(axis=0) > 0]
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    effect = float(np.abs(shares[0] - shares[1]).sum() / 2)
+    if counts.shape[1] < 2:
+        return effect, 1.0
+    return effect, float(stats.chi2_contingency(counts).pvalue)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Return p-values corrected for their number by Holm's step-down method, in the order given."""
+    order = np.argsort(p_values)
+    steps = np.array(p_values)[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(one) for one in corrected]
