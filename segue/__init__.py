@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segue.serving.client import SegueClient as Client
+    from segue.serving.model import load as load
 
 # In a checkout, the links segue/data -> ../data and so on make one package of the folders. Where links are lost (a
 # Bento, Windows), the folders beside this one take their place; an installed wheel has them inside.
@@ -16,9 +17,9 @@ if not (Path(__file__).parent / "data").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
 # Name to the module that has it, imported when it is first asked for.
-_PUBLIC = {"Client": ("segue.serving.client", "SegueClient")}
+_PUBLIC = {"Client": ("segue.serving.client", "SegueClient"), "load": ("segue.serving.model", "load")}
 
-__all__ = ["Client"]
+__all__ = ["Client", "load"]
 
 
 def __getattr__(name: str) -> Any:

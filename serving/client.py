@@ -25,26 +25,13 @@ from segue.data.song import N_FEATURES, WINDOW
 from segue.errors import ServiceError, SongError
 from segue.serving.http.bodies import ARROW, RAW
 from segue.serving.http.dial import Mode
-from segue.serving.predictions import ModelName
+from segue.serving.predictions import Answer
 
 FIRST_WAIT_S = 0.25  # Before the first retry; each further one waits twice as long.
 LONGEST_WAIT_S = 30.0  # A server that asks for more than this is not waited for.
 BUSY = 503
 
 SongsToSend: TypeAlias = NDArray[Any] | Sequence[NDArray[Any]] | pa.Table
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer for one song."""
-
-    song_id: str
-    genre: str
-    probabilities: dict[str, float]
-    cross_entropy_nats: float  # -log of the largest probability: 0 is certain.
-    answered_by: ModelName
-    windows: int  # How many windows of 120 segments were looked at.
-    degraded: bool  # The song fell back, but the teacher was in trouble: this is the student's answer.
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from segue.serving.cascade import check_threshold, open_cascade
 from segue.serving.predictions import MODELS
 from segue.serving.runtime import Provider
 from segue.serving.tables import labelled, predict_rows
-from segue.serving.tradeoff import area_above_random, evaluation, tradeoff
+from segue.serving.tradeoff import area_above_random, evaluation, tradeoff, tradeoff_text
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,6 @@ class Evaluated:
                 f"area between the curve and the random line: {area_above_random(self.tradeoff):.4f}",
             ]
         )
-
-
-def tradeoff_text(rows: Sequence[TradeoffRow], every: int = 4) -> str:
-    """Return a trade-off table for people: every `every`-th row, and the last."""
-    shown = [*rows[:-1:every], rows[-1]]
-    return tabulate(
-        [tuple(vars(row).values()) for row in shown],
-        ("threshold (nats)", "fallback rate", "accuracy", "us a song", "random", "oracle"),
-        floatfmt=(".3f", ".3f", ".3f", ".0f", ".3f", ".3f"),
-    )
 
 
 def evaluate(

@@ -1,6 +1,6 @@
 """What models say of songs: the predictions of one, and the answers that a cascade makes of several."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, Self
 
@@ -85,6 +85,20 @@ class Predictions(Rows):
         return cls.of(logits, 1.0, np.zeros(n_songs, dtype=np.int64))
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The answer for one song, in Python and over HTTP."""
+
+    song_id: str
+    genre: str
+    probabilities: dict[str, float]
+    cross_entropy_nats: float  # -log of the largest probability: 0 is certain.
+    answered_by: ModelName
+    rung: int  # Of the ladder, which the answer comes from; 1 is the first.
+    windows: int  # How many windows of 120 segments that rung looked at.
+    degraded: bool  # The song went on to a rung that was in trouble: this is the answer of one below.
+
+
 @dataclass(frozen=True, eq=False)
 class Answers(Rows):
     """What a cascade says of some songs."""
@@ -114,3 +128,12 @@ class Answers(Rows):
     def answered_by(self, row: int) -> ModelName:
         """Return which model answered for one song."""
         return MODELS[int(self.by_teacher[row])]
+
+    def one_by_one(self, song_ids: Sequence[str], classes: Sequence[str]) -> Iterator[Answer]:
+        """Yield the answer for each song."""
+        columns = (self.choice, self.probs, self.cross_entropy_nats, self.by_teacher)
+        more = (self.rung + 1, self.windows, self.degraded)
+        rows = zip(song_ids, *(column.tolist() for column in (*columns, *more)), strict=True)
+        for song_id, choice, probs, nats, by_teacher, rung, windows, degraded in rows:
+            named = dict(zip(classes, probs, strict=True))
+            yield Answer(song_id, classes[choice], named, nats, MODELS[by_teacher], rung, windows, degraded)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from tabulate import tabulate
 
 from segue.data.metrics import accuracy, agreement, ece, nll
 from segue.data.song import Ints
@@ -94,3 +95,13 @@ def evaluation(student: Predictions, teacher: Predictions, labels: Ints, thresho
 def scores(probs: NDArray[np.float64], labels: Ints) -> Scores:
     """Return accuracy, nll and ece of probabilities (n, n_classes)."""
     return Scores(accuracy(probs, labels), nll(probs, labels), ece(probs, labels))
+
+
+def tradeoff_text(rows: Sequence[TradeoffRow], every: int = 4) -> str:
+    """Return a trade-off table for people: every `every`-th row, and the last."""
+    shown = [*rows[:-1:every], rows[-1]]
+    return tabulate(
+        [tuple(vars(row).values()) for row in shown],
+        ("threshold (nats)", "fallback rate", "accuracy", "us a song", "random", "oracle"),
+        floatfmt=(".3f", ".3f", ".3f", ".0f", ".3f", ".3f"),
+    )

@@ -39,9 +39,10 @@ from segue.export.retrain.suspects import Suspect, find_suspects, write_suspects
 from segue.export.retrain.verdict_page import verdict_page
 from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.bundle.manifest import MANIFEST, Evaluation
-from segue.serving.evaluate import evaluate, tradeoff_text
+from segue.serving.evaluate import evaluate
 from segue.serving.releases.lock import locked
 from segue.serving.releases.store import ReleaseStore, is_store
+from segue.serving.tradeoff import tradeoff_text
 from segue.stages import Stages
 from segue.training.train_student import train_student
 from segue.training.train_teacher import train_teacher

@@ -1,7 +1,8 @@
 """Classify every song of a table by genre: Parquet, or CSV if the output ends in `.csv`.
 
-Columns: song_id, genre, cross_entropy_nats, answered_by (student or teacher), and the probability of every class: one
-struct in Parquet, one column a class in CSV. Songs stream through; the file appears when all are scored.
+Columns: song_id, genre, cross_entropy_nats, answered_by (student or teacher), rung (1 is the first), windows that it
+looked at, and the probability of every class: one struct in Parquet, one column a class in CSV. Songs stream through;
+the file appears when all are scored.
 
 Example:
     segue score artifacts/bundle artifacts/catalogue.arrow artifacts/genres.parquet
@@ -131,6 +132,8 @@ def _schema(classes: Sequence[str], *, nested: bool) -> pa.Schema:
             pa.field("genre", pa.string()),
             pa.field("cross_entropy_nats", pa.float32()),
             pa.field("answered_by", pa.string()),
+            pa.field("rung", pa.int32()),
+            pa.field("windows", pa.int32()),
             *([pa.field("probabilities", pa.struct(probabilities))] if nested else flat),
         ],
         {MADE_BY: "score"},
@@ -149,6 +152,8 @@ def _record_batch(song_ids: list[str], answers: Answers, classes: Sequence[str],
         pa.array(classes).take(pa.array(answers.choice)),
         pa.array(answers.cross_entropy_nats.astype(np.float32)),
         pa.array(MODELS).take(pa.array(answers.by_teacher.astype(np.int8))),
+        pa.array((answers.rung + 1).astype(np.int32)),
+        pa.array(answers.windows.astype(np.int32)),
         *probabilities,
     ]
     return pa.record_batch(columns, schema=schema)

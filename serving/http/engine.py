@@ -122,7 +122,8 @@ class Engine:
             if not len(rows):
                 break
             more = await self._ask(rung, songs.take(rows))
-            answers = ladder.joined(answers, rows, more or Predictions.none(len(rows), said.probs.shape[1]), rung)
+            known = Predictions.none(len(rows), said.probs.shape[1]) if more is None else more
+            answers = ladder.joined(answers, rows, known, rung)
             if more is None:  # The next rung would cost more still.
                 break
         self._monitoring.answered(answers, said.cross_entropy_nats, self.bundle.manifest.classes)

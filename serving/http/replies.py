@@ -106,11 +106,12 @@ def _answers(reply: Reply) -> Iterator[dict[str, Any]]:
     if reply.answers is None:
         return
     answers, classes = reply.answers, reply.manifest.classes
-    for choice, probs, cross_entropy, by_teacher, windows, degraded in zip(
+    for choice, probs, cross_entropy, by_teacher, rung, windows, degraded in zip(
         answers.choice.tolist(),
         answers.probs.tolist(),
         answers.cross_entropy_nats.tolist(),
         answers.by_teacher.tolist(),
+        answers.rung.tolist(),
         answers.windows.tolist(),
         answers.degraded.tolist(),
         strict=True,
@@ -120,13 +121,14 @@ def _answers(reply: Reply) -> Iterator[dict[str, Any]]:
             "probabilities": dict(zip(classes, probs, strict=True)),
             "cross_entropy_nats": cross_entropy,
             "answered_by": MODELS[by_teacher],
+            "rung": rung + 1,
             "windows": windows,
             "degraded": degraded,
         }
 
 
 def _to_arrow(reply: Reply) -> bytes:
-    """Write the columns of `segue score`, and windows, degraded and error; where error is not null, the others are."""
+    """Write the columns of `segue score`, and degraded and error; where error is not null, the others are."""
     classes = reply.manifest.classes
     probabilities = pa.struct([pa.field(name, pa.float32()) for name in classes])
     schema = pa.schema(
@@ -136,6 +138,7 @@ def _to_arrow(reply: Reply) -> bytes:
             pa.field("cross_entropy_nats", pa.float32()),
             pa.field("answered_by", pa.string()),
             pa.field("probabilities", probabilities),
+            pa.field("rung", pa.int64()),
             pa.field("windows", pa.int64()),
             pa.field("degraded", pa.bool_()),
             pa.field("error", pa.string()),

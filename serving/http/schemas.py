@@ -23,6 +23,7 @@ EXAMPLE_RESPONSE: Any = {
             "probabilities": {"Jazz": 0.9, "Folk": 0.1},
             "cross_entropy_nats": 0.105,
             "answered_by": "teacher",
+            "rung": 2,
             "windows": 1,
             "degraded": False,
         },
@@ -70,9 +71,10 @@ class Answer(BaseModel):
     probabilities: dict[str, float]
     cross_entropy_nats: float = Field(description="-log of the largest probability: 0 is certain.")
     answered_by: ModelName
-    windows: int = Field(description="How many windows of 120 segments were looked at.")
+    rung: int = Field(description="Of the ladder, which the answer comes from; 1 is the first.")
+    windows: int = Field(description="How many windows of 120 segments that rung looked at.")
     degraded: bool = Field(
-        description="The song fell back, but the teacher was in trouble: this is the student's answer."
+        description="The song went on to a rung that was in trouble: this is the answer of one below."
     )
 
 

@@ -19,9 +19,9 @@ from segue.data.table import SongTable
 from segue.errors import ServiceError, SongError
 from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
-from segue.serving.client import Answer, BadSong, Classified, SegueClient, SongsToSend
+from segue.serving.client import BadSong, Classified, SegueClient, SongsToSend
 from segue.serving.http.bodies import ARROW, RAW
-from segue.serving.predictions import Answers
+from segue.serving.predictions import Answer, Answers
 from tests.serving.conftest import Client
 from tests.support.bundles import BOTH_ANSWER_NATS, CLASSES
 from tests.support.random_songs import random_segments
@@ -32,7 +32,7 @@ SONGS = [random_segments(n, seed=n) for n in (300, 1, 120, 119, 121)]
 ANSWER = {
     "songs": [
         {"id": "0", "genre": "polka", "probabilities": {"polka": 0.75, "ska": 0.25}, "cross_entropy_nats": 0.25,
-         "answered_by": "student", "windows": 1, "degraded": False, "added_later": 1},
+         "answered_by": "student", "rung": 1, "windows": 1, "degraded": False, "added_later": 1},
         {"id": "1", "error": "song '1': expected numbers"},
     ],
     "bundle": "b", "mode": "balanced", "threshold": 0.5,
@@ -207,7 +207,7 @@ def done() -> httpx.Response:
 
 def test_an_answer_is_typed_and_what_a_newer_server_adds_is_ignored(scripted: Callable[..., Scripted]) -> None:
     found = scripted(done()).classify()
-    first = Answer("0", "polka", {"polka": 0.75, "ska": 0.25}, 0.25, "student", 1, False)
+    first = Answer("0", "polka", {"polka": 0.75, "ska": 0.25}, 0.25, "student", 1, 1, False)
     assert found == Classified((first, BadSong("1", "song '1': expected numbers")), "b", "balanced", 0.5)
 
 

@@ -43,11 +43,14 @@ def test_every_song_gets_the_answer_of_the_cascade(
     scored = score(bundle, mixed_songs, out, threshold=BOTH_ANSWER_NATS)
     found, table = read(out), SongTable(mixed_songs)
     answers = open_cascade(load_bundle(bundle)).answer(table.songs(range(500)), BOTH_ANSWER_NATS)
-    assert found.column_names == ["song_id", "genre", "cross_entropy_nats", "answered_by", *PROBABILITIES]
+    columns = ["song_id", "genre", "cross_entropy_nats", "answered_by", "rung", "windows", *PROBABILITIES]
+    assert found.column_names == columns
     assert found["song_id"].to_pylist() == table.song_ids
     assert found["genre"].to_pylist() == [CLASSES[choice] for choice in answers.choice]
     assert found["answered_by"].to_pylist() == [answers.answered_by(row) for row in range(500)]
     assert set(found["answered_by"].to_pylist()) == {"student", "teacher"}
+    np.testing.assert_array_equal(found["rung"].to_numpy(), answers.rung + 1)
+    np.testing.assert_array_equal(found["windows"].to_numpy(), answers.windows)
     probs = np.column_stack([found[name].to_numpy() for name in PROBABILITIES])
     np.testing.assert_allclose(probs, answers.probs, atol=1e-6)
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)

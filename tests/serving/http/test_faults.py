@@ -24,8 +24,9 @@ from segue.errors import ServiceError
 from segue.serving.bundle.load import load_bundle
 from segue.serving.bundle.write import write_manifest
 from segue.serving.cascade import open_cascade
-from segue.serving.client import Answer, SegueClient
+from segue.serving.client import SegueClient
 from segue.serving.http.bodies import RAW
+from segue.serving.predictions import Answer
 from tests.support.bundles import CLASSES
 from tests.support.random_songs import random_segments
 from tests.support.server import Server, environment, free_port, serving

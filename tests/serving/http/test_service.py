@@ -70,7 +70,7 @@ def test_a_good_song_gets_a_genre(service: Client, bundle: Path) -> None:
     assert (body["bundle"], body["threshold"]) == (manifest.version, manifest.threshold_nats)
     (answer,) = body["songs"]
     assert set(answer) == {
-        "id", "genre", "probabilities", "cross_entropy_nats", "answered_by", "windows", "degraded",
+        "id", "genre", "probabilities", "cross_entropy_nats", "answered_by", "rung", "windows", "degraded",
     }  # fmt: skip
     probabilities = answer["probabilities"]
     assert list(probabilities) == list(CLASSES)
