@@ -12,6 +12,7 @@ Example:
     segue serve artifacts/bundle --workers 2 --tokens-file tokens --when-teacher-fails refuse
 """
 
+import errno
 import json
 import os
 import socket
@@ -40,16 +41,16 @@ def serve(bundle: Positional[Path], port: int = 3000, host: str = "127.0.0.1", s
     Args:
         bundle: The bundle's folder.
         port: The port to listen on.
-        host: The address to listen on; 0.0.0.0 opens the service to the network.
+        host: The address to listen on, or a name of it; 0.0.0.0 and :: open the service to the network.
         settings: How to serve it.
     """
     file = settings.tokens_file
-    here = replace(settings, bundle=bundle.resolve(), tokens_file=None if file is None else file.resolve())
+    here = replace(settings, bundle=bundle.absolute(), tokens_file=None if file is None else file.resolve())
     environment = os.environ | here.to_environment() | {"BENTOML_DO_NOT_TRACK": "true"}
     tokens = Tokens.of(Settings.from_environment(environment))
     manifest = load_bundle(bundle).manifest
-    _check_free(host, port)
-    url = f"http://{host}:{port}"
+    address, port = find_address(host, port)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     token = " -H 'authorization: Bearer '\"$TOKEN\"" if tokens.callers else ""
     body = json.dumps(EXAMPLE_REQUEST, separators=(",", ":"))
     print(
@@ -60,16 +61,36 @@ def serve(bundle: Positional[Path], port: int = 3000, host: str = "127.0.0.1", s
     )
     command = [sys.executable, "-m", "bentoml", "serve", "segue.serving.http.service:GenreService"]
     os.chdir(HOME)
-    os.execve(sys.executable, [*command, "--host", host, "--port", str(port)], environment)
+    os.execve(sys.executable, [*command, "--host", address, "--port", str(port)], environment)
 
 
-def _check_free(host: str, port: int) -> None:
-    with socket.socket() as trial:
+def find_address(host: str, port: int) -> tuple[str, int]:
+    """Return the numeric address of a host, which BentoML wants, and a port that can be listened on there.
+
+    Args:
+        host: an IPv4 or IPv6 address of this machine, or a name of one.
+        port: the port; 0: any that is free.
+
+    Raises:
+        ConfigError: nothing can listen there.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"--host {host}: expected an address of this machine or a name of one, found none: {error}. "
+            "127.0.0.1 is this machine alone."
+        ) from None
+    family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)  # Of `localhost`, 127.0.0.1.
+    with socket.socket(family) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind((host, port))
+            trial.bind((address[0], port, *address[2:]))
         except (OSError, OverflowError) as error:
-            raise ConfigError(f"cannot listen on {host}:{port}: {error}. Choose another with --port.") from None
+            by_port = isinstance(error, OverflowError) or error.errno in (errno.EADDRINUSE, errno.EACCES)
+            advice = "--port" if by_port else "--host: it is no address of this machine"
+            raise ConfigError(f"cannot listen on {host}:{port}: {error}. Choose another with {advice}.") from None
+        return str(address[0]), int(trial.getsockname()[1])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

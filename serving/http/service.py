@@ -15,9 +15,13 @@ from typing import Any
 import bentoml
 import bentoml._internal.server as bentoml_server
 from _bentoml_sdk import Service
+from bentoml.exceptions import BentoMLException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
+from segue.errors import SegueError
+from segue.serving.bundle.load import load_bundle
+from segue.serving.http.bento import ImageWithBundle
 from segue.serving.http.bundle_slot import BundleSlot
 from segue.serving.http.connections import Connections, serve_with
 from segue.serving.http.document import documented
@@ -71,6 +75,7 @@ class GuardedService(Service[Any]):
     workers=Settings.from_environment().workers,
     tracing={"excluded_urls": [".*"]},
     logging={"access": {"enabled": False}},
+    image=ImageWithBundle(),
     metrics={"enabled": False},  # BentoML's; ours are at /metrics.
 )
 @bentoml.asgi_app(app, path="/")
@@ -92,9 +97,14 @@ class GenreService:
     def begin() -> None:
         """Prepare the first process of the server: the folder of its workers, and SIGHUP, which reaches each of them.
 
-        BentoML would end every worker at SIGHUP, good or bad the new bundle. So the signal is blocked before BentoML
-        sets its handler, and a thread waits for it.
+        A bundle that cannot be read ends the server here: BentoML would start workers that fail again and again. It
+        would also end every worker at SIGHUP, good or bad the new bundle. So the signal is blocked before BentoML sets
+        its handler, and a thread waits for it.
         """
+        try:
+            load_bundle(Settings.from_environment().bundle)
+        except SegueError as error:
+            raise BentoMLException(str(error)) from None
         folder = ServerFolder.make()
         os.environ |= {"SEGUE_SERVER_PID": str(os.getpid()), "SEGUE_SERVER_FOLDER": str(folder.path)}
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})

@@ -56,13 +56,15 @@ class Server:
 
 
 @contextmanager
-def serving(words: Sequence[str], port: int, cwd: Path, env: dict[str, str]) -> Iterator[Server]:
+def serving(
+    words: Sequence[str], port: int, cwd: Path, env: dict[str, str], host: str = "127.0.0.1"
+) -> Iterator[Server]:
     """Run `python -m` with `words` in `cwd` until the block ends, and yield it once it is ready."""
     log = cwd / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-m", *words], cwd=cwd, env=env, stdout=output, stderr=output)
     try:
-        server = Server(process, f"http://127.0.0.1:{port}", log)
+        server = Server(process, f"http://{host}:{port}", log)
         _wait_until_ready(server)
         yield server
     finally:

@@ -22,7 +22,7 @@ from segue.serving.bundle.load import load_bundle
 from segue.serving.bundle.write import write_manifest
 from segue.serving.cascade import open_cascade
 from segue.serving.http.bodies import RAW
-from segue.serving.http.serve import main
+from segue.serving.http.serve import find_address, main
 from tests.support.bundles import CLASSES
 from tests.support.random_songs import random_segments
 from tests.support.server import environment, free_port, serving
@@ -161,6 +161,7 @@ def test_a_port_in_use_is_a_failure(bundle: Path, capsys: pytest.CaptureFixture[
     [
         (["--port", "70000"], "cannot listen on 127.0.0.1:70000: "),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:3000: "),
+        (["--host", "nowhere.invalid"], "--host nowhere.invalid: expected an address of this machine or a name of one"),
         (["--windows", "0"], "windows (SEGUE_WINDOWS): Input should be greater than or equal to 1, found '0'"),
     ],
 )
@@ -169,6 +170,31 @@ def test_settings_that_cannot_work_are_failures(
 ) -> None:
     assert main([str(bundle), *options]) == 1
     assert f"segue serve: {message}" in capsys.readouterr().err
+
+
+def test_an_address_that_is_not_ours_is_not_blamed_on_the_port(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(bundle), "--host", "192.0.2.1"]) == 1
+    assert "Choose another with --host: it is no address of this machine." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("host", "address"), [("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1")])
+def test_names_and_both_kinds_of_addresses_can_be_listened_on(host: str, address: str) -> None:
+    found, port = find_address(host, 0)
+    assert found == address
+    assert port > 0
+    assert find_address(host, port) == (address, port)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("host", "shown"), [("localhost", "localhost"), ("::1", "[::1]")])
+def test_a_server_listens_where_it_says(bundle: Path, tmp_path: Path, host: str, shown: str) -> None:
+    port = free_port()
+    words = ["segue", "serve", str(bundle), "--port", str(port), "--host", host]
+    with serving(words, port, tmp_path, environment(tmp_path / "home"), host=shown) as server:
+        assert f"serving on http://{shown}:{port}, documented at" in server.log.read_text()
+        assert len(server.classify([{"id": "a", "segments": SONGS[0].tolist()}])["songs"]) == 1
 
 
 def test_a_bundle_that_is_not_there_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
