@@ -26,6 +26,7 @@ VERBS = {
     "serve": ("segue.serving.http.serve", "answer over HTTP"),
     "score": ("segue.serving.batch.score", "classify every song of a table"),
     "bench": ("segue.bench.speed", "songs per second and latency of student, teacher and cascade"),
+    "study": ("segue.training.study", "run an experiment of the study, or your own, cell by cell, with a page"),
     "retrain": ("segue.export.retrain.retrain", "the whole chain from a recipe; what is unchanged is skipped"),
     "drift": ("segue.export.drift.drift", "whether songs have drifted from a bundle's, with a page"),
     "releases": ("segue.serving.releases.releases", "keep releases: list, show, diff, publish, rollback, prune, fetch"),

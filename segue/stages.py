@@ -61,14 +61,21 @@ class Stages:
 
     def result(self, name: str, make: Callable[[], object], *, settings: Any, inputs: Sequence[Path] = ()) -> Any:
         """Return what `make` returns, as JSON gives it back; from the note of stage `name`, if that still holds."""
-        before = _made_from(settings, inputs, self.by)
-        note = self._note(name)
-        if isinstance(note, dict) and "result" in note and note == before | {"result": note["result"]}:
+        kept = self.found(name, settings=settings, inputs=inputs)
+        if kept is not None:
             self._skip(name)
-            return note["result"]
+            return kept
         result = _plain(self._make(name, make))
-        self._keep(name, before | {"result": result})
+        self._keep(name, _made_from(settings, inputs, self.by) | {"result": result})
         return result
+
+    def found(self, name: str, *, settings: Any, inputs: Sequence[Path] = ()) -> Any:
+        """Return the result in the note of stage `name`, if that still holds; else None."""
+        note = self._note(name)
+        if isinstance(note, dict) and note.get("result") is not None:
+            kept = note["result"]
+            return kept if note == _made_from(settings, inputs, self.by) | {"result": kept} else None
+        return None
 
     def _make(self, name: str, make: Callable[[], object]) -> object:
         log.info("%-8s ...", name)

@@ -64,3 +64,23 @@ def test_a_network_is_one_file_and_one_line(tmp_path: Path) -> None:
         exported["manifest"]["teacher"]["network"]["shape"] == "mean"
     )  # Compared with the graph, or it would be refused.
     assert (bundle / "teacher.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_a_study_is_one_file_and_one_line(tmp_path: Path) -> None:
+    code, out = checkout(tmp_path / "code"), tmp_path / "out"
+    (code / "training" / "studies" / "width.py").write_text(code_of("studies.md", '"""How wide'))
+    registry = code / "training" / "studies" / "registry.py"
+    line = code_of("studies.md", '"width"').strip()
+    registry.write_text(registry.read_text().replace("STUDIES = {\n", f"STUDIES = {{\n    {line}\n"))
+    songs = tmp_path / "songs.arrow"
+    segue(code, "synth", songs, "--songs", 300, "--classes", 3)
+    assert "How wide a pooled student should be" in segue(code, "study", "--list")
+    said = segue(code, "study", "width", songs, "--out", out, "--quick")
+    assert "- Wider is better: " in said
+    assert json.loads((out / "study.json").read_text())["found"]["outcomes"].keys() == {"8 neurons", "64 neurons"}
+    own = tmp_path / "own.toml"
+    own.write_text(
+        re.findall(r"^```toml\n(.*?)^```", (CHECKOUT / "docs/contributing/studies.md").read_text(), re.M | re.S)[0]
+    )
+    assert "hidden 1784, learning_rate 0.0001" in segue(code, "study", own, songs, "--out", tmp_path / "own", "--quick")

@@ -214,6 +214,7 @@ class EpochTrainer:
     feed: Feed
     loss: Loss
     config: LoopConfig
+    shuffle: bool = True  # Learn from the songs in random order; else in that of `rows`.
 
     @property
     def n_batches(self) -> int:
@@ -229,7 +230,8 @@ class EpochTrainer:
         first = (epoch - 1) * steps_an_epoch
         costs: list[float] = []
         right = known = rate = 0.0
-        for batch in np.array_split(rng.permutation(len(self.rows)), self.n_batches):
+        order = rng.permutation(len(self.rows)) if self.shuffle else np.arange(len(self.rows))
+        for batch in np.array_split(order, self.n_batches):
             targets = self.targets.of(torch.from_numpy(batch).to(self.targets.labels.device))
             of_batch: list[Tensor] = []
             for logits in network.parts(self._windows(batch, rng, network)):

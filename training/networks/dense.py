@@ -64,9 +64,13 @@ class DenseNetwork(HeadedNetwork):
 
     def forward(self, segments: Tensor) -> Tensor:
         """Return logits (n, n_classes) for raw windows (n, 120, 25)."""
-        standard = self.standardise(segments)
-        logits: Tensor = self.head(standard.flatten(1) if self.look == "flat" else summary(standard))
+        logits: Tensor = self.head(self.read(segments))
         return logits
+
+    def read(self, segments: Tensor) -> Tensor:
+        """Return what the head reads of raw windows (n, 120, 25), (n, n_inputs)."""
+        standard = self.standardise(segments)
+        return standard.flatten(1) if self.look == "flat" else summary(standard)
 
     def graph(self, graph: Graph) -> str:
         """Write what `forward` computes."""
