@@ -90,7 +90,14 @@ class VariantFit:
             everything = np.arange(len(bench.songs))
             return np.stack([predict(network, bench.songs, everything, windows) for windows in (1, WINDOWS)])
 
-        return bench.array("said", [self, seed, sorted(held)], make)
+        return bench.array("said", [self._lineage(), seed, sorted(held)], make)
+
+    def _lineage(self) -> list[object]:
+        """Return the variant and what it is made from: all that decides on what it says."""
+        variant = self.variant
+        parents = variant.members if isinstance(variant, Joined) else ()
+        parents = (variant.teacher,) if isinstance(variant, Distilled) else parents
+        return [variant, *(self._other(name)._lineage() for name in parents)]
 
     def _other(self, name: str) -> "VariantFit":
         return VariantFit(dict(self.others)[name], self.others)
