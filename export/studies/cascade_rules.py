@@ -20,7 +20,6 @@ from sklearn.preprocessing import StandardScaler
 from segue.data.metrics import TINY, Probs, cross_entropy_nats, softmax
 from segue.data.song import Floats, Ints
 from segue.export.calibration.temperature import fit_temperature
-from segue.serving.cascade import Bools
 from segue.training.fit.loop import LoopConfig, fit
 from segue.training.fit.losses import LabelConfig, LabelLoss, Targets
 from segue.training.networks.build import SingleConfig, build
@@ -31,6 +30,7 @@ from segue.training.studies.fits import ON_CPU
 from segue.training.studies.study import Bench, Cell, Claim, Outcome, Scale, Study, grid
 
 Doubles = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 SIGNALS = ("-log max p", "entropy", "margin", "learned")
 FALLBACKS = ("teacher", "surer of the two", "mean of the two")
