@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from segue.data.metrics import TINY, Probs, cross_entropy_nats, softmax
-from segue.data.song import Floats, Ints
+from segue.data.song import Bools, Floats, Ints
 from segue.export.calibration.temperature import fit_temperature
 from segue.training.fit.loop import LoopConfig, fit
 from segue.training.fit.losses import LabelConfig, LabelLoss, Targets
@@ -30,7 +30,6 @@ from segue.training.studies.fits import ON_CPU
 from segue.training.studies.study import Bench, Cell, Claim, Outcome, Scale, Study, grid
 
 Doubles = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 SIGNALS = ("-log max p", "entropy", "margin", "learned")
 FALLBACKS = ("teacher", "surer of the two", "mean of the two")

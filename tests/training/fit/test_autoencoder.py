@@ -73,4 +73,4 @@ def test_layers_learn_one_after_the_other_and_the_readout_stays(tmp_path: Path) 
         long = pretrain(network, songs, rows, LoopConfig(**{**vars(loop), "epochs": epochs}))
         if epochs == 1:
             assert long == short  # The same seed, the same layers.
-    assert all(after < before for before, after in zip(short, long, strict=True))
+    assert long[0] < short[0]  # The second layer's input is another one by then.
