@@ -13,6 +13,10 @@ class SongError(SegueError):
     """A song, or a table of songs, that breaks the contract of `segue.data.song`."""
 
 
+class AudioError(SongError):
+    """A recording that cannot be decoded or analysed."""
+
+
 class LabelError(SegueError):
     """Labels that are missing, malformed, or outside the expected classes."""
 

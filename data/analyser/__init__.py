@@ -1,0 +1,1 @@
+"""From audio files to songs: our own analyser, its features named `segue-audio-1`."""
