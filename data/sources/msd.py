@@ -6,8 +6,9 @@ from `/analysis/songs`, the artist from `/metadata/songs` (Bertin-Mahieux et al.
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -28,6 +29,7 @@ from segue.machine import usable_cores
 
 BLOCKS = ("timbre", "pitches", "loudness_start")
 SUFFIXES = (".h5", ".hdf5", ".hdf")
+Tracks = list[SongBatch | Skipped]
 TRACKS_AT_A_TIME = 64  # Some megabytes of segments.
 
 
@@ -56,18 +58,52 @@ class MsdTracks:
             for share in shares:
                 yield from read_tracks(share)
             return
-        # Processes, not threads: HDF5 lets one thread of a process in at a time. Spawned, since forks inherit locks.
-        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
-            waiting: deque[Future[list[SongBatch | Skipped]]] = deque()
-            for share in shares:
-                waiting.append(pool.submit(read_tracks, share))
-                if len(waiting) > 2 * workers:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
+        yield from in_processes(shares, workers)
 
 
-def read_tracks(files: Sequence[Path]) -> list[SongBatch | Skipped]:
+def in_processes(
+    shares: Sequence[Sequence[Path]], workers: int, read: Callable[[Sequence[Path]], Tracks] | None = None
+) -> Iterator[SongBatch | Skipped]:
+    """Yield the tracks of all shares in order, as `read` returns them (by default `read_tracks`), read by processes.
+
+    Processes, not threads: HDF5 lets one thread of a process in at a time. A file over which HDF5 ends the process is
+    yielded as `Skipped`.
+    """
+    first = 0
+    while first < len(shares):
+        try:
+            for tracks in _in_order(shares[first:], workers, read or read_tracks):
+                yield from tracks
+                first += 1
+        except BrokenProcessPool:  # Over a file of this share, or of one that was read ahead.
+            for file in shares[first]:
+                yield from _alone(file, read or read_tracks)
+            first += 1
+
+
+def _in_order(
+    shares: Sequence[Sequence[Path]], workers: int, read: Callable[[Sequence[Path]], Tracks]
+) -> Iterator[Tracks]:
+    # Spawned, since forks inherit locks.
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
+        waiting: deque[Future[Tracks]] = deque()
+        for share in shares:
+            waiting.append(pool.submit(read, share))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _alone(file: Path, read: Callable[[Sequence[Path]], Tracks]) -> Tracks:
+    try:
+        (tracks,) = _in_order([[file]], 1, read)
+    except BrokenProcessPool:
+        return [Skipped(readable(file.name), "a damaged HDF5 file, which ended the process that read it")]
+    return tracks
+
+
+def read_tracks(files: Sequence[Path]) -> Tracks:
     """Return the tracks of some files as one batch, and before it what could not be read."""
     tracks: list[SongBatch] = []
     skipped: list[SongBatch | Skipped] = []

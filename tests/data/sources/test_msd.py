@@ -1,5 +1,8 @@
 """Million Song Dataset tracks: HDF5 values come through as they are, and a bad file is named and left out."""
 
+import os
+import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -8,7 +11,7 @@ import pytest
 
 from segue.data.song import Floats
 from segue.data.songs import songs
-from segue.data.sources.msd import MsdTracks
+from segue.data.sources.msd import MsdTracks, Tracks, in_processes, read_tracks
 from segue.data.sources.source import Skipped
 from segue.data.table import SongBatch, SongTable
 from segue.errors import SongError
@@ -123,6 +126,26 @@ def test_a_track_that_breaks_the_contract_is_left_out_and_told(tmp_path: Path) -
     _, (skipped,) = read(write_track(tmp_path / "loud.h5", "TR1", segments))
     assert skipped.name == "loud.h5"
     assert "song 'TR1', segment 3: expected loudness_start_db between -60 and 0, found 2.5" in skipped.reason
+
+
+def read_or_die(files: Sequence[Path]) -> Tracks:
+    """Read tracks, and end as HDF5 does where it meets damage that it has no check for."""
+    if any(file.name == "deadly.h5" for file in files):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return read_tracks(files)
+
+
+@pytest.mark.slow
+def test_a_file_over_which_the_reader_dies_is_left_out(tmp_path: Path) -> None:
+    names = ["a", "deadly", "b", "c"]
+    files = [write_track(tmp_path / f"{name}.h5", name, random_segments(3, row)) for row, name in enumerate(names)]
+    items = list(in_processes([files[:2], files[2:]], 2, read_or_die))
+    skipped = [item for item in items if isinstance(item, Skipped)]
+    batches = [item for item in items if isinstance(item, SongBatch)]
+    assert [song.name for song in skipped] == ["deadly.h5"]
+    assert [name for batch in batches for name in batch.song_ids] == ["a", "b", "c"]
+    expected = [random_segments(3, row) for row in (0, 2, 3)]
+    np.testing.assert_array_equal(np.concatenate([batch.songs.segments for batch in batches]), np.concatenate(expected))
 
 
 def test_a_folder_without_tracks_is_refused(tmp_path: Path) -> None:
