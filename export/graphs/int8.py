@@ -54,7 +54,7 @@ class Int8:
 
         hook = part.register_forward_hook(keep)
         with torch.inference_mode():
-            for some in torch.split(torch.from_numpy(self.windows), WINDOWS_AT_ONCE):
+            for some in torch.split(torch.tensor(self.windows), WINDOWS_AT_ONCE):
                 network.eval()(some)
         hook.remove()
         return float(np.quantile(torch.cat(read).abs().numpy(), 1 - OUTSIDE))
