@@ -5,7 +5,7 @@ CD1 and CD2 have a second genre for some tracks and CD2C for none (Schreiber 201
 (Schindler et al. 2012). Lines that start with `#` are comments.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segue.errors import LabelError
@@ -64,6 +64,7 @@ class LabelFile:
     pairs: dict[str, tuple[str, str | None]]  # The genre and the second genre, if any, by track id.
     conflicts: dict[str, tuple[str, str]]  # Tracks that have two genres on two lines: the first, which counts, and
     # the other.
+    artists: dict[str, str] = field(default_factory=dict)  # By track id, where the file says it.
 
 
 def label_of(text: str | None) -> str | None:

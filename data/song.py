@@ -19,6 +19,26 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Units = Literal["raw", "standardised"]
+Features = Literal["echonest", "segue-audio-1"]  # Which analyser made the segments: the Echo Nest's, or ours of audio.
+
+ADVICE: dict[Features, str] = {  # What to do where segments of another analyser are found than those of ...
+    "echonest": "Use a bundle of those features, or train one on such songs.",
+    "segue-audio-1": "`segue songs` makes such songs of audio files.",
+}
+
+
+def check_features(found: Features, expected: Features, what: str, of: str) -> None:
+    """Refuse segments of another analyser: the numbers look alike, and mean something else.
+
+    Args:
+        found: what they are.
+        expected: what they must be.
+        what: the songs, for the message.
+        of: what expects them, for the message.
+    """
+    if found != expected:
+        raise SongError(f"{what}: expected {expected} features for {of}, found {found}. {ADVICE[expected]}")
+
 
 TIMBRE = slice(0, 12)
 CHROMA = slice(12, 24)

@@ -4,13 +4,14 @@ Sources are recognised by their content; --from overrides:
 
 {kinds}
 
-The last path is the table to write: Parquet if it ends in `.parquet`, else Arrow. Songs stream through; one that cannot
-be read is named, counted and left out. A conversion to Arrow that is stopped goes on where it was when it is started
-again.
+The last path is the table to write: Parquet if it ends in `.parquet`, else Arrow. Songs stream through; one that
+cannot be read is named, counted and left out: OUT.errors.tsv lists them. A conversion to Arrow that is stopped goes on
+where it was when it is started again.
 
 Examples:
     segue songs msd_songs.npz artifacts/songs.arrow
     segue songs MillionSongSubset/ artifacts/songs.arrow --labels msd_tagtraum_cd2c.cls
+    segue songs MUSIC/ artifacts/songs.arrow --labels genres.csv
     segue songs msd_songs.npz artifacts/test.arrow --where fold=3 --where balanced=true
 """
 
@@ -20,7 +21,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,14 +30,16 @@ from tqdm import tqdm
 from tyro.conf import Positional, UseAppendAction, arg
 
 from segue.command import run
+from segue.data.label_tables import key_of, read_label_table
 from segue.data.labels import LabelFile, read_labels
 from segue.data.parts import parts_of
-from segue.data.song import Units
+from segue.data.song import Units, check_features
 from segue.data.sources.conversion import Conversion, faults
+from segue.data.sources.error_table import ErrorTable
 from segue.data.sources.folder import names_of
 from segue.data.sources.registry import list_of_kinds, open_source
 from segue.data.sources.resume import ResumableTable, clear, resumable_table
-from segue.data.sources.source import BATCH_SONGS, Skipped, Source, Tally
+from segue.data.sources.source import BATCH_SONGS, Skipped, Source, Tally, features_of
 from segue.data.table import NO_LABEL, SongBatch, SongTable, SongWriter, write_table
 from segue.errors import ConfigError, LabelError, SongError
 from segue.places import check_last, check_out, made_by
@@ -52,13 +55,17 @@ class Labelling:
 
     pairs: Mapping[str, tuple[str, str | None]] | None  # Genre and second genre by song id; None: the source's own.
     classes: tuple[str, ...]  # The classes that are kept, in order; empty: all.
+    artists: Mapping[str, str] = field(default_factory=dict)  # The artist by song id, where the label file says it.
     parts: bool = False  # Whether every 120 segments of a song become a song of their own.
 
     def apply(self, batch: SongBatch) -> SongBatch:
         """Return the batch with the genres of its songs."""
         genres, seconds = batch.labels, batch.second_labels
         if self.pairs is not None:
-            found = [self.pairs.get(name, (None, None)) for name in batch.song_ids]
+            keys = [key_of(name, self.pairs) or name for name in batch.song_ids]
+            found = [self.pairs.get(key, (None, None)) for key in keys]
+            own = batch.groups or [None] * len(batch)
+            batch = replace(batch, groups=[self.artists.get(key, group) for key, group in zip(keys, own, strict=True)])
             genres, seconds = [genre for genre, _ in found], [second for _, second in found]
         kept = [name if not self.classes or name in self.classes else None for name in genres]
         labelled = replace(batch, labels=kept, second_labels=seconds)
@@ -83,7 +90,8 @@ def songs(
 
     Args:
         paths: The sources; without --out also, last, the table to write, which must not be there yet.
-        labels: Genres by track id: a tagtraum .cls, MASD or MAGD file, or any of track id, tab, genre[, tab, genre].
+        labels: Genres by track id or path: a tagtraum .cls, MASD or MAGD file, any of id, tab, genre[, tab, genre],
+            a CSV or TSV with the columns path or id, genre and perhaps artist, FMA's tracks.csv, MTG-Jamendo's TSV.
         classes: The classes to keep, in this order; songs of others lose their label. Default: the source's own.
         where: Keep only songs whose field has one of these values, as in fold=0,1 or label=Jazz. Can be repeated.
         balance: Keep at most so many songs of a class, drawn at random; songs without a label are all kept.
@@ -111,10 +119,13 @@ def songs(
     found = {source.units for source in opened}
     if len(found) > 1:
         raise SongError(f"{', '.join(map(str, sources))}: raw and standardised songs cannot share a table")
-    label_file = read_labels(labels) if labels else None
+    features = features_of(opened[0])
+    for path, source in zip(sources, opened, strict=True):
+        check_features(features_of(source), features, str(path), f"a table that begins with {sources[0]}")
+    label_file = (read_label_table(labels) or read_labels(labels)) if labels else None
     labelling = replace(_labelling(opened, label_file, classes), parts=parts)
     key = _key(sources, labels, [classes, where, kind, units, strict, parts])
-    report = Conversion(out, opened[0].units)
+    report = Conversion(out, opened[0].units, features)
     if label_file and label_file.conflicts:
         report.warn(f"{labels}: {_conflicts(label_file)}")
     everything = out.with_name(f".{out.name}.everything.arrow")
@@ -144,7 +155,7 @@ def draw_balanced(
         drawn.append(rng.permutation(np.flatnonzero(everything.labels == label))[:most])
     rows = np.sort(np.concatenate(drawn))
     balanced = replace(report, songs=0, labelled={}, unlabelled=Tally(), short=Tally())
-    with write_table(report.out, report.units, classes, made_by="songs") as table:
+    with write_table(report.out, report.units, classes, made_by="songs", features=report.features) as table:
         for start in range(0, len(rows), BATCH_SONGS):
             batch = everything.batch(rows[start : start + BATCH_SONGS])
             table.write(batch)
@@ -166,9 +177,11 @@ def _write(
 ) -> Conversion:
     """Write the songs of all sources to `out`, after those that a killed run with the same `key` had written."""
     if out.suffix == ".parquet":
-        with write_table(out, report.units, labelling.classes, made_by="songs") as table:
+        with write_table(out, report.units, labelling.classes, made_by="songs", features=report.features) as table:
             return _convert(sources, table, report, labelling, strict)
-    with resumable_table(out, report.units, labelling.classes, key, made_by="songs") as resumable:
+    with resumable_table(
+        out, report.units, labelling.classes, key, made_by="songs", features=report.features
+    ) as resumable:
         state = resumable.state
         if state is None:
             return _convert(sources, resumable, report, labelling, strict)
@@ -193,6 +206,7 @@ def _convert(
     before = sum(sizes[:first]) + done
     progress = tqdm(total=sum(sizes), initial=before, unit=" songs", disable=None, file=sys.stderr)
     at = first
+    errors = ErrorTable(report.out, goes_on=bool(before))
     for number, item in _items(sources, first, done):
         if number != at:
             at, done = number, 0
@@ -201,6 +215,7 @@ def _convert(
             if strict:
                 raise SongError(f"{song.name}: {song.reason}")
             report.leave_out(song)
+            errors.append(song)
         done += entries
         progress.update(entries)
         if isinstance(item, SongBatch):
@@ -213,7 +228,7 @@ def _convert(
     progress.close()
     for source in sources:
         report.pass_over(source.passed_over)
-    if labelling.pairs and seen and not any(name in labelling.pairs for name in seen):
+    if labelling.pairs and seen and not any(key_of(name, labelling.pairs) for name in seen):
         report.warn(
             "no label is used: none of the ids in the label file is among the songs, "
             f"ids there are like {next(iter(labelling.pairs))!r}, of the songs like {min(seen)!r}"
@@ -275,7 +290,7 @@ def _labelling(sources: Sequence[Source], labels: LabelFile | None, chosen: tupl
     unknown = [name for name in chosen if name not in known]
     if known and unknown:
         raise LabelError(f"--classes: no song has the class {', '.join(unknown)}; found {', '.join(sorted(known))}")
-    return Labelling(pairs, chosen or (() if pairs else own))
+    return Labelling(pairs, chosen or (() if pairs else own), labels.artists if labels else {})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

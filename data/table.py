@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from segue.atomic import atomic_file
 from segue.data.columns import FLAT_WINDOW, SEGMENTS
 from segue.data.labels import label_of
-from segue.data.song import N_FEATURES, WINDOW, Floats, Ints, Songs, Units
+from segue.data.song import N_FEATURES, WINDOW, Features, Floats, Ints, Songs, Units
 from segue.errors import LabelError, SongError
 from segue.places import MADE_BY
 
@@ -93,19 +93,21 @@ class SongWriter:
         self._sink.write_batch(batch)
 
 
-def table_schema(units: Units, classes: Sequence[str], made_by: str = "") -> pa.Schema:
+def table_schema(units: Units, classes: Sequence[str], made_by: str = "", features: Features = "echonest") -> pa.Schema:
     """Return the schema of a new song table; `made_by` is the verb that writes it, which may replace it later."""
-    noted = {"segue.units": units, "segue.classes": json.dumps(list(classes))}
+    noted = {"segue.units": units, "segue.features": features, "segue.classes": json.dumps(list(classes))}
     return _COLUMNS.with_metadata(noted | ({MADE_BY: made_by} if made_by else {}))
 
 
 @contextmanager
-def write_table(path: Path, units: Units, classes: Sequence[str] = (), made_by: str = "") -> Iterator[SongWriter]:
+def write_table(
+    path: Path, units: Units, classes: Sequence[str] = (), made_by: str = "", features: Features = "echonest"
+) -> Iterator[SongWriter]:
     """Open a writer for a new table at `path`, Parquet if it ends in `.parquet`, else Arrow IPC.
 
     The table appears when the block ends well, and not at all otherwise. Memory stays at one batch whatever the size.
     """
-    schema = table_schema(units, classes, made_by)
+    schema = table_schema(units, classes, made_by, features)
     with atomic_file(path) as draft:
         if path.suffix == ".parquet":
             with draft.open("wb") as file, pq.ParquetWriter(file, schema) as parquet:
@@ -121,6 +123,7 @@ class SongTable:
     Attributes:
         path: the file.
         units: `raw` or `standardised`.
+        features: which analyser made the segments; `echonest` where the file does not say.
         classes: the class names, in the order that `labels` counts them.
         song_ids: (n_songs,) the ids.
         labels: (n_songs,) index into `classes`, -1 where there is no label; an empty or blank label is none.
@@ -134,6 +137,7 @@ class SongTable:
         table = _checked(path, _read(path) if content is None else content)
         metadata = table.schema.metadata or {}
         self.units = _units(path, metadata, units)
+        self.features = _features(path, metadata)
         self.song_ids: list[str] = table["song_id"].to_pylist()
         names, self.groups, self.second_labels = (
             [label_of(text) for text in _texts(table, name)] for name in ("label", "group", "second_label")
@@ -307,6 +311,18 @@ def _units(path: Path, metadata: dict[bytes, bytes], fallback: Units | None) -> 
     raise SongError(
         f"{path}: expected the metadata 'segue.units' to say raw or standardised, found {stated!r}. "
         "`segue songs TABLE OUT --units raw` writes it."
+    )
+
+
+def _features(path: Path, metadata: dict[bytes, bytes]) -> Features:
+    stated = metadata.get(b"segue.features", b"echonest").decode(errors="replace")
+    for features in get_args(Features):
+        if stated == features:
+            found: Features = features
+            return found
+    raise SongError(
+        f"{path}: expected the metadata 'segue.features' to say {' or '.join(get_args(Features))}, "
+        f"found {stated!r:.80}. A newer Segue may have written it; `segue songs` makes a table of the files anew."
     )
 
 

@@ -37,10 +37,10 @@ logits = session.run(["logits"], {{"segments": windows}})[0]  # windows: float32
 genre = session.get_modelmeta().custom_metadata_map["classes"].split("\\t")[logits[0].argmax()]
 ```
 
-A segment is {len(manifest.features)} numbers, {manifest.units}, as in the Million Song Dataset: 12 timbre, 12 chroma, 1
-loudness. A window is 120 segments in a row. Of a longer song the student sees {manifest.student.windows} at most, the
-teacher {manifest.teacher.windows}. Logits become probabilities once they are divided by the temperature in
-`manifest.json`.
+A segment is {len(manifest.feature_names)} numbers, {manifest.units}, `{manifest.features}` features: 12 timbre,
+12 chroma, 1 loudness. A window is 120 segments in a row. Of a longer song the student sees
+{manifest.student.windows} at most, the teacher {manifest.teacher.windows}. Logits become probabilities once they are
+divided by the temperature in `manifest.json`.
 
 ## How good
 

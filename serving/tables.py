@@ -5,7 +5,7 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from segue.data.song import Ints
+from segue.data.song import Ints, check_features
 from segue.data.table import NO_LABEL, SongTable
 from segue.errors import LabelError, SongError
 from segue.serving.bundle.load import Bundle
@@ -16,7 +16,8 @@ SONGS_AT_A_TIME = 1024
 
 
 def check_units(songs: SongTable, bundle: Bundle) -> None:
-    """Refuse songs in other units than the bundle's models were trained on."""
+    """Refuse songs in other units, or of another analyser, than the bundle's models were trained on."""
+    check_features(songs.features, bundle.manifest.features, str(songs.path), "this bundle")
     if songs.units != bundle.manifest.units:
         raise SongError(
             f"{songs.path}: expected {bundle.manifest.units} songs for this bundle, found {songs.units} ones"

@@ -24,7 +24,7 @@ from safetensors.torch import save_file as save_tensors
 
 from segue.data.joined import JoinedSongs, open_songs
 from segue.data.metrics import accuracy, nll, softmax
-from segue.data.song import Floats, Ints, Units
+from segue.data.song import Features, Floats, Ints, Units
 from segue.data.splits import Splits
 from segue.data.table import NO_LABEL, SongTable
 from segue.errors import ConfigError, RunError
@@ -56,6 +56,7 @@ class Run:
     labels: LabelConfig | None = None  # How a teacher learnt from labels; None of teachers that were joined.
     distillation: DistillationConfig | None = None  # How a student learnt from its teacher ...
     validation_songs: str | None = None  # Path of the table of validation songs; None where a share validates.
+    features: Features = "echonest"  # Which analyser made the songs' segments.
     unlabelled_songs: int = 0  # ... of so many songs without a label too: all of `unlabelled_rows`, or none.
 
 
@@ -88,6 +89,7 @@ def describe(
         loop=loop,
         classes=songs.classes,
         units=songs.units,
+        features=songs.features,
         songs=str(songs.path.resolve()),
         songs_sha256=songs.fingerprint(),
         split_songs={name: len(rows) for name, rows in vars(splits).items()},

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from segue.data.song import FEATURE_NAMES, ROUNDING, WINDOW, Floats, Songs, Units, clip_rounding, shown
+from segue.data.song import FEATURE_NAMES, ROUNDING, WINDOW, Features, Floats, Songs, Units, clip_rounding, shown
 from segue.data.sources.source import Skipped, Tally
 from segue.data.table import SongBatch
 
@@ -23,6 +23,7 @@ class Conversion:
 
     out: Path
     units: Units
+    features: Features = "echonest"
     songs: int = 0
     labelled: dict[str, int] = field(default_factory=dict)  # Songs by class.
     unlabelled: Tally = field(default_factory=Tally)
@@ -34,8 +35,9 @@ class Conversion:
 
     def __str__(self) -> str:
         classes = ", ".join(f"{name} {count}" for name, count in sorted(self.labelled.items()))
+        own = "" if self.features == "echonest" else f", {self.features}"
         lines = [
-            f"{self.out}: {self.songs} songs ({self.units})",
+            f"{self.out}: {self.songs} songs ({self.units}{own})",
             f"  labelled: {sum(self.labelled.values())}" + (f" ({classes})" if classes else ""),
             f"  without a label: {self.unlabelled}",
             f"  shorter than {WINDOW} segments, kept (their window repeats them): {self.short}",

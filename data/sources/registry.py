@@ -10,6 +10,7 @@ from pathlib import Path
 from segue.data.song import Units
 from segue.data.sources import (
     analysis,
+    audio,
     course,
     course_buckets,
     course_pair,
@@ -32,6 +33,7 @@ SOURCES: tuple[Kind, ...] = (  # The first that recognises a path opens it.
     msd_summary.KIND,
     msd.KIND,
     analysis.KIND,
+    audio.KIND,
 )
 
 

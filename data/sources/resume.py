@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from segue.atomic import file_place, only_writer, publish
-from segue.data.song import Units
+from segue.data.song import Features, Units
 from segue.data.table import ARROW_MAGIC_BYTES, SongBatch, SongWriter, table_schema
 
 JOURNAL_EVERY_S = 1.0
@@ -88,7 +88,12 @@ class ResumableTable:
 
 @contextmanager
 def resumable_table(
-    path: Path, units: Units, classes: Sequence[str], key: str, made_by: str = ""
+    path: Path,
+    units: Units,
+    classes: Sequence[str],
+    key: str,
+    made_by: str = "",
+    features: Features = "echonest",
 ) -> Iterator[ResumableTable]:
     """Open the Arrow table `path` for writing, with what an earlier run with the same `key` had written in it already.
 
@@ -98,7 +103,7 @@ def resumable_table(
         ConfigError: `path` cannot be a file, another process is writing it, or the disk is full.
     """
     path = file_place(path)
-    with only_writer(path), _resumed(path, table_schema(units, classes, made_by), key) as table:
+    with only_writer(path), _resumed(path, table_schema(units, classes, made_by, features), key) as table:
         yield table
 
 

@@ -28,6 +28,7 @@ class TableSource:
         """Open the table at `path`; `where` selects by `song_id`, `label` or `group`."""
         self._table = SongTable(path, units)
         self.units: Units = self._table.units
+        self.features = self._table.features
         self.classes = self._table.classes
         names = [self.classes[label] if label != NO_LABEL else None for label in self._table.labels]
         columns: tuple[Sequence[str | None], ...] = (self._table.song_ids, names, self._table.groups)
@@ -62,6 +63,7 @@ class ParquetSource:
         fields = {name: [label_of(text) for text in columns.get(name, [None] * n)] for name in FIELDS}
         head = SongTable(path, units, self._file.schema_arrow.empty_table())  # Checks the columns, reads the metadata.
         self.units: Units = head.units
+        self.features = head.features
         self.classes = head.classes or tuple(sorted({name for name in fields["label"] if name is not None}))
         self._rows: Ints = np.array(select(path, fields, n, where or {}), dtype=np.int64)
 

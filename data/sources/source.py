@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from segue.data.song import Songs, Units
+from segue.data.song import Features, Songs, Units
 from segue.data.table import SongBatch
 from segue.errors import ConfigError, SegueError, SongError
 
@@ -70,6 +70,12 @@ class Source(Protocol):
 
         Whatever had to be skipped among or before the songs of a batch is yielded before that batch.
         """
+
+
+def features_of(source: Source) -> Features:
+    """Return which analyser made the segments of a source: the Echo Nest's, unless the source says otherwise."""
+    features: Features = getattr(source, "features", "echonest")
+    return features
 
 
 @dataclass(frozen=True)

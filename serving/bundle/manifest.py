@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from segue.data.song import Units
+from segue.data.song import Features, Units
 from segue.errors import BundleError
 from segue.provenance import Provenance
 
@@ -185,7 +185,8 @@ class Manifest:
     version: str  # Names this bundle: the beginning of a sha256 over its manifest, and so over all of it.
     classes: tuple[str, ...]
     units: Units
-    features: tuple[str, ...]
+    features: Features  # Which analyser made the segments that the models learnt from.
+    feature_names: tuple[str, ...]  # Of the numbers of a segment.
     student: ModelEntry
     teacher: ModelEntry
     threshold_nats: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -215,7 +216,7 @@ def parse_manifest(content: bytes, at: Path) -> Manifest:
                 f"{at.parent}: expected bundle format {FORMAT_VERSION}, found {found!r}. "
                 "Export it again with this Segue."
             )
-        manifest = _adapter().validate_python(given)
+        manifest = _adapter().validate_python(_with_features(given))
         _check_files(manifest, at)
         version = version_of(given)
     except ValidationError as error:
@@ -235,6 +236,13 @@ def parse_manifest(content: bytes, at: Path) -> Manifest:
 def version_of(manifest: dict[str, Any]) -> str:
     """Return the version that names the content of a manifest, and so all files that it has hashes of."""
     return hashlib.sha256(json.dumps({**manifest, "version": ""}, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _with_features(given: dict[str, Any]) -> dict[str, Any]:
+    """Say what features a bundle is of, where it was written before there were others than the Echo Nest's."""
+    if isinstance(given["features"], str):
+        return given
+    return {**given, "features": "echonest", "feature_names": given["features"]}
 
 
 def _is_flat(value: Any) -> bool:

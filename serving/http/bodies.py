@@ -23,7 +23,7 @@ import orjson
 import pyarrow as pa
 
 from segue.data.columns import FLAT_WINDOW, SEGMENTS
-from segue.data.song import N_FEATURES, WINDOW, Floats, Songs, Units, check_songs
+from segue.data.song import N_FEATURES, WINDOW, Features, Floats, Songs, Units, check_songs
 from segue.errors import SongError
 from segue.serving.http.refusal import Refusal
 
@@ -46,9 +46,10 @@ class SongsIn:
     errors: dict[int, SongError]  # What is wrong with each of the others, by its place.
     mode: Any = None  # What the body says of the dial, unchecked.
     threshold: Any = None
+    features: Any = None  # Which analyser made the segments, as the body says; None: it does not.
 
 
-def read(body: bytes, content_type: str, units: Units, max_songs: int) -> SongsIn:
+def read(body: bytes, content_type: str, units: Units, max_songs: int, features: Features = "echonest") -> SongsIn:
     """Read the songs of a body; a `Refusal` if there are none, too many, or it is not what its type says."""
     kind = content_type.partition(";")[0].strip().lower()
     reader = READERS.get(kind)
@@ -56,7 +57,12 @@ def read(body: bytes, content_type: str, units: Units, max_songs: int) -> SongsI
         raise Refusal(
             415, "unsupported type", f"content-type: expected one of {', '.join(READERS)}, found {kind!r:.80}"
         )
-    return reader(body, units, max_songs)
+    songs = reader(body, units, max_songs)
+    if songs.features not in (None, features):
+        raise Refusal(
+            422, "bad body", f"body: expected {features} features for this bundle, found {songs.features!r:.40}"
+        )
+    return songs
 
 
 def _counted(found: int, max_songs: int) -> None:
@@ -77,8 +83,8 @@ def _read_json(body: bytes, units: Units, max_songs: int) -> SongsIn:
     content = _parsed(body)
     if not isinstance(content, dict):
         raise _unexpected("body", "an object", content)
-    if content.keys() - {"songs", "threshold", "mode"}:
-        raise Refusal(422, "bad body", "body: expected songs, threshold and mode, found another key")
+    if content.keys() - {"songs", "threshold", "mode", "features"}:
+        raise Refusal(422, "bad body", "body: expected songs, threshold, mode and features, found another key")
     if "songs" not in content:
         raise Refusal(422, "bad body", "body.songs: expected a list of songs, found none")
     songs = content["songs"]
@@ -90,7 +96,7 @@ def _read_json(body: bytes, units: Units, max_songs: int) -> SongsIn:
     prepared = _booleans_kept if _has_booleans(body) else _packed
     segments = [prepared(song["segments"]) for song in songs]
     sound, errors = check_songs(segments, song_ids, units)
-    return SongsIn(song_ids, sound, errors, content.get("mode"), content.get("threshold"))
+    return SongsIn(song_ids, sound, errors, content.get("mode"), content.get("threshold"), content.get("features"))
 
 
 def _parsed(body: bytes) -> Any:
@@ -229,7 +235,8 @@ def _array_of_songs(values: Floats, units: Units, max_songs: int) -> SongsIn:
 
 def _read_arrow(body: bytes, units: Units, max_songs: int) -> SongsIn:
     table = _arrow_table(body, max_songs)
-    stated = (table.schema.metadata or {}).get(b"segue.units", units.encode()).decode(errors="replace")
+    metadata = table.schema.metadata or {}
+    stated = metadata.get(b"segue.units", units.encode()).decode(errors="replace")
     if stated != units:
         raise Refusal(422, "bad body", f"body: expected {units} songs for this bundle, found {stated!r:.40} ones")
     ids, segments = table["song_id"], table["segments"]
@@ -241,7 +248,9 @@ def _read_arrow(body: bytes, units: Units, max_songs: int) -> SongsIn:
         )
     song_ids: list[str] = ids.to_pylist()
     sound, errors = check_songs([_arrow_song(song) for song in segments], song_ids, units)
-    return SongsIn(song_ids, sound, errors)
+    # A song table that does not say is of a time when all were the Echo Nest's.
+    features = metadata.get(b"segue.features", b"echonest" if b"segue.units" in metadata else None)
+    return SongsIn(song_ids, sound, errors, features=features and features.decode(errors="replace"))
 
 
 def _arrow_table(body: bytes, max_songs: int) -> pa.Table:

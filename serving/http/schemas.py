@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from segue.data.song import N_FEATURES
+from segue.data.song import N_FEATURES, Features
 from segue.serving.http.bodies import ARROW, JSON, NPY, RAW, SONG_BYTES
 from segue.serving.http.dial import Mode
 from segue.serving.predictions import ModelName
@@ -61,6 +61,7 @@ class ClassifyRequest(BaseModel):
     songs: list[SongIn] = Field(min_length=1)
     threshold: float | None = Field(None, ge=0, description=DIAL["threshold"])
     mode: Mode | None = Field(None, description=DIAL["mode"])
+    features: Features | None = Field(None, description="Which analyser made the segments: the bundle's.")
 
 
 class Answer(BaseModel):

@@ -54,6 +54,7 @@ def test_json_is_exactly_one_document(tmp_path: Path, capsys: pytest.CaptureFixt
     assert answer(capsys, course_file(tmp_path / "course.npz"), tmp_path / "songs.arrow") == {
         "out": str(tmp_path / "songs.arrow"),
         "units": "raw",
+        "features": "echonest",
         "songs": 6,
         "labelled": {"Jazz": 2, "Folk": 2, "Rock": 1},
         "unlabelled": {"count": 1, "examples": ["TR5"]},

@@ -81,7 +81,8 @@ def test_the_manifest_says_what_was_exported(bundle: Path, student_run: Path) ->
     songs_sha256 = hashlib.sha256((student_run.parent / "songs.arrow").read_bytes()).hexdigest()
     assert manifest["format_version"] == 3
     assert manifest["classes"] == list(CLASSES)
-    assert (manifest["units"], manifest["features"]) == ("raw", list(FEATURE_NAMES))
+    assert (manifest["units"], manifest["features"]) == ("raw", "echonest")
+    assert manifest["feature_names"] == list(FEATURE_NAMES)
     assert (manifest["student"]["windows"], manifest["teacher"]["windows"]) == (1, 3)
     assert (manifest["student"]["network"]["hidden"], manifest["teacher"]["network"]["state"]) == ([32], 16)
     for kind in ("student", "teacher"):

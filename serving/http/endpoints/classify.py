@@ -37,8 +37,8 @@ async def _reply(asked: Asked, in_query: Dial) -> Reply:
 
     def songs() -> SongsIn:
         body = inflate(asked.body, n_bytes) if is_gzip else asked.body
-        units, most = asked.slot.engine.bundle.manifest.units, asked.settings.max_songs
-        return read(body, asked.header("content-type"), units, most)
+        manifest, most = asked.slot.engine.bundle.manifest, asked.settings.max_songs
+        return read(body, asked.header("content-type"), manifest.units, most, manifest.features)
 
     if n_bytes <= LARGE_BODY_BYTES:
         return await _answered(asked, songs(), in_query)

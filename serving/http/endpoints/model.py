@@ -7,8 +7,8 @@ from segue.serving.bundle.manifest import Manifest
 from segue.serving.http.endpoints.endpoint import Asked, Endpoint, json_response, problems
 
 PUBLIC = (
-    "format_version", "version", "classes", "units", "features", "threshold_nats", "guarantee", "metrics",
-    "metrics_split", "split_songs", "student", "teacher",
+    "format_version", "version", "classes", "units", "features", "feature_names", "threshold_nats", "guarantee",
+    "metrics", "metrics_split", "split_songs", "student", "teacher",
 )  # fmt: skip  # Of the manifest; the rest says where the bundle was made.
 MANIFEST = TypeAdapter(Manifest)  # Made once: that takes as long as a model.
 

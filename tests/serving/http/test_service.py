@@ -128,7 +128,7 @@ def test_only_bad_songs_are_unprocessable(service: Client) -> None:
         ({"songs": [song(SECRET, [])] * 1025}, 413, "songs: expected at most 1024 in a request, found 1025"),
         ({"songs": [song(SECRET, [])] * 100_000}, 413, "songs: expected at most 1024 in a request, found 100000"),
         ({"songs": {SECRET: 1}}, 422, "body.songs: expected a list, found an object"),
-        ({SECRET: []}, 422, "body: expected songs, threshold and mode, found another key"),
+        ({SECRET: []}, 422, "body: expected songs, threshold, mode and features, found another key"),
         ({}, 422, "body.songs: expected a list of songs, found none"),
         ({"songs": [SECRET]}, 422, "body.songs[0]: expected an object with id and segments, found a string"),
         ({"songs": [{"segments": [SECRET]}]}, 422, "body.songs[0].id: expected one, found none"),
