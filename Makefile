@@ -20,7 +20,7 @@ setup: $(VENV)/done  ## Create the virtual environment and install everything in
 $(VENV)/done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Segue needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,cluster,dev]'
 	@touch $@
 
 demo: setup  ## Train, export, serve, classify and score, end to end (RECIPE=file to choose; SEGUE_SONGS=folder for real songs)

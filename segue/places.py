@@ -17,7 +17,7 @@ from segue.errors import ConfigError
 
 MADE_BY = b"segue.made_by"
 SCORE_COLUMNS = ("song_id", "genre", "cross_entropy_nats", "answered_by")
-_SCORE_CSV = re.compile(",".join(f'"?{name}"?' for name in SCORE_COLUMNS).encode())
+_SCORE_CSV = re.compile(",".join(f'"?{name}"?' for name in SCORE_COLUMNS).encode() + b'|"?Id"?,"?Class"?\n')
 _GENERATOR = re.compile(rb'<meta name="generator" content="segue ([a-z-]+)">')
 HEAD_BYTES = 4096
 

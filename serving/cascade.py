@@ -1,6 +1,7 @@
 """The cascade: a ladder of models, in memory. The student answers, and a song it is not sure of goes on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -76,6 +77,12 @@ class Cascade:
     def teacher(self) -> CalibratedModel:
         """The model of the last rung."""
         return self.models[-1]
+
+    def ends(self) -> "Cascade":
+        """Return the cascade of the first and the last rung, without those between."""
+        ladder, threshold = self.ladder, self.ladder.thresholds_nats[:1]
+        models = (ladder.models[0], ladder.models[-1])
+        return Cascade((self.models[0], self.models[-1]), replace(ladder, models=models, thresholds_nats=threshold))
 
     def answer(self, songs: Songs, threshold_nats: float | None = None) -> Answers:
         """Return an answer for each of `songs`, raw; at least one.

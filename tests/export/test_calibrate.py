@@ -146,7 +146,7 @@ def test_thresholds_per_class_are_honoured_everywhere(bundle: Path, songs: Path,
     np.testing.assert_array_equal(cascade.answer(table.songs(range(400))).fell_back, falls)
     assert falls[deal_parts(400)[1]].mean() == pytest.approx(0.4, abs=1 / 300)
     assert evaluate(out, songs).evaluation.fallback_rate == falls.mean()
-    scored = score(out, songs, tmp_path / "genres.parquet")
+    scored = score(out, (str(songs),), tmp_path / "genres.parquet")
     assert scored.fallback_rate == falls.mean()
     assert pq.read_table(tmp_path / "genres.parquet").num_rows == 400
 
