@@ -2,8 +2,8 @@
 
 SONGS are song tables (Arrow IPC, Parquet), folders of them, globs, URIs (`s3://bucket/folder`), or anything else that
 `segue songs` reads. OUT is a folder, which gets a Parquet file for each 65,536 songs, or one file that ends in
-`.parquet` or `.csv`. The columns are song_id, genre, cross_entropy_nats, answered_by (student or teacher), rung (1 is the
-first) and windows; `--probs` adds the probability of every class, `--keep` your own columns.
+`.parquet` or `.csv`. The columns are song_id, genre, cross_entropy_nats, answered_by (student or teacher), rung (1 is
+the first) and windows; `--probs` adds the probability of every class, `--keep` your own columns.
 
 A song that cannot be scored never stops the others: it goes to rejects.parquet with the reason. A run that was stopped
 goes on where it was when the same command is given again, and what it writes is the same, byte for byte.

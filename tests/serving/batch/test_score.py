@@ -48,27 +48,6 @@ def read(path: Path) -> pa.Table:
     return table.rename_columns([name.replace("probabilities.", "probability_") for name in table.column_names])
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_every_song_gets_the_answer_of_the_cascade(
-    bundle: Path, mixed_songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
-) -> None:
-    monkeypatch.setattr(
-        "segue.serving.batch.score.SONGS_AT_A_TIME", 64
-    )  # 500 songs are seven batches and a part of one.
-    out = tmp_path / f"scores{suffix}"
-    scored = score(bundle, mixed_songs, out, threshold=BOTH_ANSWER_NATS)
-    found, table = read(out), SongTable(mixed_songs)
-    answers = open_cascade(load_bundle(bundle)).answer(table.songs(range(500)), BOTH_ANSWER_NATS)
-    columns = ["song_id", "genre", "cross_entropy_nats", "answered_by", "rung", "windows", *PROBABILITIES]
-    assert found.column_names == columns
-    assert found["song_id"].to_pylist() == table.song_ids
-    assert found["genre"].to_pylist() == [CLASSES[choice] for choice in answers.choice]
-    assert found["answered_by"].to_pylist() == [answers.answered_by(row) for row in range(500)]
-    assert set(found["answered_by"].to_pylist()) == {"student", "teacher"}
-    np.testing.assert_array_equal(found["rung"].to_numpy(), answers.rung + 1)
-    np.testing.assert_array_equal(found["windows"].to_numpy(), answers.windows)
-=======
 def expected(bundle: Path, songs: Path, threshold_nats: float) -> Answers:
     table = SongTable(songs)
     return open_cascade(load_bundle(bundle)).answer(table.songs(range(len(table))), threshold_nats)
@@ -86,7 +65,6 @@ def test_every_song_gets_the_answer_of_the_cascade(bundle: Path, mixed_songs: Pa
     assert set(found["answered_by"].to_pylist()) == {"student", "teacher"}
     assert found["rung"].to_pylist() == (answers.rung + 1).tolist()
     assert found["windows"].to_pylist() == answers.windows.tolist()
->>>>>>> ea5d494 (Score any number of files in parts that a stopped run goes on from, in threads or on a Ray cluster)
     probs = np.column_stack([found[name].to_numpy() for name in PROBABILITIES])
     np.testing.assert_allclose(probs, answers.probs, atol=1e-6)
     np.testing.assert_allclose(found["cross_entropy_nats"].to_numpy(), -np.log(probs.max(axis=1)), atol=1e-6)
