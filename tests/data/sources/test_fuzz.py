@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,12 @@ from tests.support.random_songs import random_batch, random_segments, save
 TRIALS = 300
 PEAK_BYTES = 400_000_000  # The libraries alone take 90 MB; the files have 1 to 80 kB.
 INPUTS = random_segments(3 * 120).reshape(3, 120, 25)
-FACTS = {"targets": np.array([0, 1, -1]), "label_map": np.array(["a", "b"]), "track_ids": np.array(["x", "y", "z"])}
-BUCKET = {"inputs_250": np.full((2, 250, 25), 0.5, np.float16), "indices_250": np.arange(2)}
+FACTS: dict[str, Any] = {
+    "targets": np.array([0, 1, -1]),
+    "label_map": np.array(["a", "b"]),
+    "track_ids": np.array(["x", "y", "z"]),
+}
+BUCKET: dict[str, Any] = {"inputs_250": np.full((2, 250, 25), 0.5, np.float16), "indices_250": np.arange(2)}
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "course.npz": lambda path: np.savez(path, inputs=INPUTS, **FACTS),
