@@ -29,7 +29,8 @@ def check_last(
 
     What a shell makes of `*.arrow` may end in a song table that nobody meant to write. So the last path must end in
     one of `suffixes`, and must not be there yet. One exception lets a command be repeated: there is exactly one
-    source, `verb` made what is at `out` and did not make the source, and the two differ in folder and in name.
+    source, `verb` made what is at `out` and did not make the source, and the source is a folder or differs from `out`
+    in folder and in name.
 
     Args:
         sources: the paths before it.
@@ -52,8 +53,13 @@ def check_last(
     repeated = (
         len(sources) == 1
         and made_by(place) == verb != made_by(sources[0])
-        and place.parent != sources[0].resolve().parent
-        and _folded(Path(place.name)) != _folded(Path(sources[0].name))
+        and (
+            sources[0].is_dir()
+            or (
+                place.parent != sources[0].resolve().parent
+                and _folded(Path(place.name)) != _folded(Path(sources[0].name))
+            )
+        )
     )
     if place.exists() and not repeated and not (overwrite and len(sources) == 1):
         raise ConfigError(

@@ -430,3 +430,12 @@ def test_classes_pick_from_analyses_that_list_none(tmp_path: Path) -> None:
         ("Rock", "Jazz"),
         {"Jazz": 1, "Folk": -1, "Rock": 0},
     )
+
+
+def test_a_conversion_of_a_folder_may_be_repeated_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "songs").mkdir()
+    segment = {"timbre": [1.0] * 12, "pitches": [0.5] * 12, "loudness_start": -9.0}
+    for name in ("a", "b"):
+        (tmp_path / f"songs/{name}.json").write_text(json.dumps({"segments": [segment]}))
+        assert run(tmp_path / "songs", tmp_path / "songs.arrow") == 0
+        assert SongTable(tmp_path / "songs.arrow").song_ids[-1] == name
