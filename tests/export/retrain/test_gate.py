@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy.stats import norm
 
-from segue.data.song import Ints
+from segue.data.song import Bools, Ints
 from segue.errors import ConfigError
 from segue.export.retrain.answered import Answered
 from segue.export.retrain.gate import GateRules, Verdict, bootstrap_means, gain_of, verdict
@@ -22,7 +22,7 @@ RULES = GateRules()
 def binomial_tail(won: int, lost: int) -> float:
     """Return P(at least `won` heads of `won + lost` throws of a fair coin), by counting."""
     n = won + lost
-    return sum(math.comb(n, k) for k in range(won, n + 1)) / 2**n
+    return float(sum(math.comb(n, k) for k in range(won, n + 1)) / 2**n)
 
 
 def test_the_p_value_is_the_binomial_tail_of_the_songs_that_differ() -> None:
@@ -45,7 +45,7 @@ def test_the_bootstrap_draws_artists_with_all_their_songs() -> None:
     assert np.quantile(found, (0.05, 0.95)) == pytest.approx(np.quantile(plain, (0.05, 0.95)), abs=0.02)
 
 
-def draw(rng: np.random.Generator, artists: int, songs: int, gain: float) -> tuple[NDArray[np.bool_], ...]:
+def draw(rng: np.random.Generator, artists: int, songs: int, gain: float) -> tuple[Bools, Bools]:
     """Draw which songs champion and challenger get right: alike within an artist, each with luck of its own there."""
     luck = rng.normal(0, 0.8, (3, artists, 1))  # Of the artist with both, and of each with the artist.
     own = rng.normal(0, 1, (3, artists, songs))
@@ -92,7 +92,7 @@ def answered(choice: Ints, labels: Ints, *, us: float = 100.0, size: int = 1000,
     )  # fmt: skip
 
 
-def judged(champion_wrong: slice, challenger_wrong: slice, rules: GateRules = RULES, **challenger: float) -> Verdict:
+def judged(champion_wrong: slice, challenger_wrong: slice, rules: GateRules = RULES, **challenger: Any) -> Verdict:
     """Judge two that are right on 900 songs but for a span of each."""
     labels = np.arange(900) % 3
     choices = []
@@ -100,7 +100,7 @@ def judged(champion_wrong: slice, challenger_wrong: slice, rules: GateRules = RU
         choice = labels.copy()
         choice[wrong] = (choice[wrong] + 1) % 3
         choices.append(choice)
-    sides = answered(choices[0], labels), answered(choices[1], labels, **challenger)  # type: ignore[arg-type]
+    sides = answered(choices[0], labels), answered(choices[1], labels, **challenger)
     return verdict(sides, [None] * 900, rules)
 
 
@@ -146,7 +146,7 @@ def test_too_few_songs_are_named_and_the_rule_may_let_any_gain_pass() -> None:
         ({"agreement": 0.97}, "parity of the graphs"),
     ],
 )
-def test_a_broken_floor_rejects_the_better_one(challenger: dict[str, float], floor: str) -> None:
+def test_a_broken_floor_rejects_the_better_one(challenger: dict[str, Any], floor: str) -> None:
     found = judged(slice(0, 300), slice(0, 200), **challenger)
     assert not found.publish
     assert found.reason.startswith(f"a floor is broken: {floor}")
@@ -185,4 +185,4 @@ def test_the_page_tells_the_verdict() -> None:
 @pytest.mark.parametrize("setting", ["alpha", "worth_points", "recall_points", "ece_rise", "cost_factor", "resamples"])
 def test_rules_that_no_challenger_can_be_judged_by_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=f"gate.{setting}: expected"):
-        dataclasses.replace(RULES, **{setting: 0})
+        dataclasses.replace(RULES, **cast(Any, {setting: 0}))
