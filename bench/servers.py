@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Literal
 from segue.errors import ServiceError
 
 ServerName = Literal["service", "plain BentoML", "bare uvicorn", "bare uvicorn, batched"]
+ADMIN = {"authorization": "Bearer root"}  # The header of who may reload.
 START_TIMEOUT_S, STOP_TIMEOUT_S = 120.0, 60.0
 
 
@@ -27,18 +28,29 @@ class Server:
     process: "subprocess.Popen[bytes]"
     port: int
 
-    def resident_bytes(self) -> int:
-        """Return the memory that the server's processes hold in pages of their own; Linux only."""
-        return sum(map(_anonymous_bytes, _family(self.process.pid)))
+    def resident_bytes(self, pid: int | None = None) -> int:
+        """Return the memory that the server's processes, or one of them, hold in pages of their own; Linux only."""
+        return sum(map(_anonymous_bytes, _family(self.process.pid) if pid is None else [pid]))
+
+    def workers(self) -> list[int]:
+        """Return the processes that answer; Linux only."""
+        return [pid for pid in _family(self.process.pid) if b"worker.service" in _read(f"/proc/{pid}/cmdline")]
+
+    def descriptors(self, pid: int) -> int:
+        """Return how many files and connections a process has open; Linux only."""
+        return len([*Path(f"/proc/{pid}/fd").iterdir()])
 
 
 @contextmanager
-def serving(name: ServerName, bundle: Path) -> Iterator[Server]:
-    """Run a server on the models of `bundle`, with its default settings, until the block ends; it is ready by then."""
+def serving(name: ServerName, bundle: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Run a server on the models of `bundle` until the block ends; it is ready by then.
+
+    The service has its default settings but for `settings`, by their environment variables, and an admin.
+    """
     port = _free_port()
     with TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        environment = _environment(bundle, Path(folder))
+        environment = _environment(bundle, Path(folder)) | {"SEGUE_TOKENS": "admin=root"} | dict(settings or {})
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", *_words(name, bundle, port)],
@@ -101,10 +113,18 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 def _family(pid: int) -> Iterator[int]:
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
+        for child in _read(children).split():
             yield from _family(int(child))
 
 
+def _read(file: str | Path) -> bytes:
+    """Return the content of a file about a process; nothing if that has just ended."""
+    try:
+        return Path(file).read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def _anonymous_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    lines = _read(f"/proc/{pid}/status").decode().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
