@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tabulate import tabulate
 from tyro.conf import Positional
 
@@ -74,7 +75,8 @@ class Studied:
         seeds = f"{scale.seeds} seed{'s' * (scale.seeds > 1)}"
         return "\n".join(
             [
-                f"{found.n_train:,} training and {found.n_validation:,} validation songs, {seeds}, {size}.",
+                f"{found.n_train:,} training and {found.n_validation:,} validation songs, {seeds}, {size}. "
+                f"The most frequent class has {found.majority:.3f}.",
                 "",
                 tabulate(rows_of(found), ("setting", "accuracy (95 %)"), tablefmt="github", disable_numparse=True),
                 "",
@@ -145,7 +147,8 @@ def study(
     cells = chosen.cells(scale)
     log.info("%s: %d cells on %d songs", name, len(cells), len(train))
     outcomes = run_cells(cells, of_study, out, jobs)
-    found = Found(name, str(songs), len(train), len(validation), scale, outcomes)
+    majority = np.bincount(table.labels[validation]).max() / len(validation)
+    found = Found(name, str(songs), len(train), len(validation), float(majority), scale, outcomes)
     studied = conclude(chosen, found, time.perf_counter() - started)
     with atomic_file(out / "study.json") as draft:
         draft.write_text(to_json(studied) + "\n")

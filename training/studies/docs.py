@@ -84,7 +84,7 @@ def section(studied: dict[str, Any]) -> str:
         [
             f"**On {found['n_train']:,} training and {found['n_validation']:,} validation songs (`{songs}`), "
             f"{scale['seeds']} "
-            f"seed{'s' * (scale['seeds'] > 1)}, {size}:**",
+            f"seed{'s' * (scale['seeds'] > 1)}, {size}; the most frequent class has {found['majority']:.3f}:**",
             "",
             *(f"- {line}" for line in studied["verdicts"]),
             "",

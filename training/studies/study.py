@@ -165,6 +165,7 @@ class Found:
     songs: str  # Path.
     n_train: int
     n_validation: int
+    majority: float  # Share of the most frequent class among the validation songs: what knowing nothing else gets.
     scale: Scale
     outcomes: dict[str, list[Outcome]]
 

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from segue.page import FINE, NONE, WATCH, drawing, svg, write_page
 from segue.training.studies.study import Found, Picture
@@ -43,6 +44,8 @@ def curves(found: Found) -> Markup | None:
         runs = [one.epochs for one in found.outcomes[name] if one.epochs]
         _lines(left, [[epoch.validation_accuracy for epoch in run] for run in runs], name, colour)
         _lines(right, [[epoch.validation_nll for epoch in run] for run in runs], name, colour)
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="epoch", title="Accuracy on validation songs")
     right.set(xlabel="epoch", title="Error on validation songs, nats a song")
     left.legend(frameon=False, fontsize=7)
@@ -107,6 +110,7 @@ def convergence(found: Found) -> Markup | None:
         axes.plot(calls, values, "o", color=colour, markersize=3, alpha=0.5)
         axes.step(calls, np.maximum.accumulate(values), where="post", color=colour, linewidth=1.8, label=name)
     axes.legend(frameon=False, fontsize=7)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="call", title="Objective of each call, and the best so far")
     made = svg(figure)
     plt.close(figure)

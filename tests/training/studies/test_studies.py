@@ -130,7 +130,7 @@ def test_a_cell_whose_settings_changed_is_run_again(long_songs: Path, tmp_path: 
 
 def found_of(**accuracies: list[float]) -> Found:
     outcomes = {name: [Outcome(value) for value in values] for name, values in accuracies.items()}
-    return Found("mine", "songs.arrow", 100, 400, Scale(3, 4, 100), outcomes)
+    return Found("mine", "songs.arrow", 100, 400, 0.25, Scale(3, 4, 100), outcomes)
 
 
 def test_a_verdict_is_the_interval_of_paired_differences() -> None:
