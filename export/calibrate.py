@@ -21,20 +21,20 @@ from segue.atomic import atomic_folder
 from segue.command import run
 from segue.data.table import SongTable
 from segue.errors import ConfigError, LabelError
-from segue.export.calibration.dial import Dial, check_calibration_songs, set_dial
-from segue.export.calibration.temperature import Temperatures, predict_uncalibrated
-from segue.export.calibration.thresholds import Costs, Goal, UnsupportedError
+from segue.export.calibration.dial import Step, check_calibration_songs, set_dial
+from segue.export.calibration.temperature import predict_uncalibrated
+from segue.export.calibration.thresholds import Goal, UnsupportedError
 from segue.export.card import seal
 from segue.export.drift.reference import write_reference
 from segue.places import check_folder
 from segue.serving.bundle.load import load_bundle
-from segue.serving.bundle.manifest import MANIFEST, Manifest, ModelEntry, Target
+from segue.serving.bundle.manifest import FORMAT_VERSION, MANIFEST, Manifest, Target
 from segue.serving.bundle.seen import were_seen
 from segue.serving.cascade import open_model
+from segue.serving.ladder import OnFallback
 from segue.serving.runtime import Provider
 from segue.serving.tables import labelled
 from segue.serving.timing import SERVING_BATCH, us_per_window
-from segue.serving.tradeoff import area_above_random
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def calibrate(
     within: float | None = None,
     confidence: float = 0.95,
     per_class: bool = False,
+    on_fallback: OnFallback | None = None,
     out: Path | None = None,
     provider: Provider = "auto",
 ) -> Calibrated:
@@ -101,6 +102,8 @@ def calibrate(
         within: The cheapest threshold that is promised to be at most so many points (0.01) below the teacher.
         confidence: Share of calibration sets for which a promise holds.
         per_class: Give each class that the student may say a threshold of its own. The promise is one for all songs.
+        on_fallback: What stands of a song that went on: teacher, the last rung's answer; surer, the one with the
+            smallest cross-entropy; mean, the mean of the log-probabilities. Default: the bundle's.
         out: The bundle to write. Default: the same one.
         provider: Where the models run; auto takes a GPU where there is one.
     """
@@ -119,32 +122,43 @@ def calibrate(
             "they were trained on; a threshold set on them would promise what it cannot keep"
         )
     rows, labels = all_rows[~seen], all_labels[~seen]
-    student, teacher = (open_model(opened, entry, provider=provider) for entry in (manifest.student, manifest.teacher))
-    heard = (
-        predict_uncalibrated(student, manifest.student.windows, table, rows, "student"),
-        predict_uncalibrated(teacher, manifest.teacher.windows, table, rows, "teacher"),
-    )
-    check_calibration_songs(table, rows, labels, manifest.classes, [one.serves for one in heard])
+    steps = []
     sample = table.songs(rows[:SERVING_BATCH])
-    costs = Costs(
-        us_per_window(student, sample, manifest.student.windows),
-        us_per_window(teacher, sample, manifest.teacher.windows),
-    )
+    models = {
+        name: open_model(opened, entry, provider=provider)
+        for name, entry in (("student", manifest.student), ("teacher", manifest.teacher))
+    }
+    costs = {
+        name: us_per_window(models[name], sample, entry.windows)
+        for name, entry in (("student", manifest.student), ("teacher", manifest.teacher))
+    }
+    for name, rung in zip(manifest.rung_names, manifest.all_rungs, strict=True):
+        heard = predict_uncalibrated(models[rung.model], rung.windows, table, rows, name)
+        steps.append(Step(rung.model, rung.windows, costs[rung.model], heard))
+    check_calibration_songs(table, rows, labels, manifest.classes, [step.heard.serves for step in steps])
     with atomic_folder(out or bundle, MANIFEST) as folder:
         for name, content in opened.contents.items():
             (folder / name).write_bytes(content)
-        dial = set_dial(*heard, labels, goal, costs, folder, per_class=per_class)
+        dial = set_dial(
+            steps, labels, goal, folder, on_fallback=on_fallback or manifest.on_fallback, per_class=per_class
+        )
         if goal.target == "within" and not dial.guarantee.kept:
             raise UnsupportedError(f"{out or bundle}: not written. All that can be said is {dial.guarantee}.")
-        write_reference(
+        write_reference(folder, table, rows, dial.says, dial.ladder)
+        turned = dial.on_manifest(manifest)
+        written = seal(
             folder,
-            table,
-            rows,
-            dial.student_temperatures.predict(heard[0], dial.class_scales),
-            dial.teacher_temperatures.predict(heard[1]),
-            dial.threshold_nats,
+            replace(
+                turned,
+                format_version=FORMAT_VERSION,
+                student=replace(turned.student, us_per_window=costs["student"]),
+                teacher=replace(turned.teacher, us_per_window=costs["teacher"]),
+                left_out=(*manifest.left_out, *dial.left_out),
+                metrics=dial.evaluation,
+                metrics_split="calibration",
+                calibration_sha256=table.fingerprint(),
+            ),
         )
-        written = seal(folder, _turned(manifest, dial, costs, table.fingerprint()))
     return Calibrated(out or bundle, written, manifest.threshold_nats, len(table) - len(all_rows), int(seen.sum()))
 
 
@@ -159,26 +173,6 @@ def _goal(asked: dict[Target, float | None], confidence: float) -> Goal:
         )
     ((target, value),) = given.items()
     return Goal(target, value, confidence)
-
-
-def _turned(manifest: Manifest, dial: Dial, costs: Costs, songs_sha256: str) -> Manifest:
-    """Return the manifest of the same models with the dial set anew."""
-
-    def entry(old: ModelEntry, temperatures: Temperatures, us: float) -> ModelEntry:
-        return replace(old, temperature=temperatures.single, mean_temperature=temperatures.mean, us_per_window=us)
-
-    return replace(
-        manifest,
-        student=entry(manifest.student, dial.student_temperatures, costs.student_us),
-        teacher=entry(manifest.teacher, dial.teacher_temperatures, costs.teacher_us),
-        threshold_nats=dial.threshold_nats,
-        class_scales=dial.class_scales,
-        guarantee=dial.guarantee,
-        area_above_random=area_above_random(dial.rows),
-        metrics=dial.evaluation,
-        metrics_split="calibration",
-        calibration_sha256=songs_sha256,
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

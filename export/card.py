@@ -49,7 +49,7 @@ On {found.songs:,} {manifest.metrics_split} songs, {seen}; {found.fallback_rate:
 {_metrics(found)}
 
 The threshold: {manifest.guarantee}.
-
+{_ladder(manifest)}
 ![Accuracy over the share of songs that go on to the teacher]({PICTURE})
 ![How often answers are right, over how sure the models are]({RELIABILITY})
 
@@ -77,6 +77,27 @@ Made {made.time[:10]} by commit {made.commit}. `manifest.json` has the whole sto
 def _scales(manifest: Manifest) -> str:
     scales = manifest.class_scales
     return f" times {min(scales):.2g} to {max(scales):.2g} by the genre it says" if scales else ""
+
+
+def _ladder(manifest: Manifest) -> str:
+    """Say which rungs there are, where they are not the usual two, whose answer stands, and what was left out."""
+    what = {
+        "teacher": "the last rung's answer",
+        "surer": "the answer of the smallest cross-entropy",
+        "mean": "the mean",
+    }
+    parts = []
+    if manifest.rungs:
+        rows = [
+            (name, rung.windows, "" if rung.threshold_nats is None else f"{rung.threshold_nats:.3f}")
+            for name, rung in zip(manifest.rung_names, manifest.rungs, strict=True)
+        ]
+        parts.append(tabulate(rows, ("rung", "windows", "goes on above (nats)"), tablefmt="github"))
+    if manifest.rungs or manifest.on_fallback != "teacher":
+        parts.append(f"What stands of a song that went on is {what[manifest.on_fallback]}.")
+    if manifest.left_out:
+        parts.append("Left out:\n\n" + "\n".join(f"- {reason}" for reason in manifest.left_out))
+    return "".join(f"\n{part}\n" for part in parts)
 
 
 def _metrics(found: Evaluation) -> str:

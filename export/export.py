@@ -26,17 +26,18 @@ from segue.data.song import FEATURE_NAMES, Ints
 from segue.data.splits import Splits
 from segue.data.table import SongTable
 from segue.errors import ConfigError, RunError
-from segue.export.calibration.dial import Dial, check_calibration_songs, set_dial
+from segue.export.calibration.dial import Dial, Step, check_calibration_songs, parse_rungs, set_dial
 from segue.export.calibration.temperature import Temperatures, UncalibratedPredictions, predict_uncalibrated
-from segue.export.calibration.thresholds import CalibrationConfig, Costs, Goal
+from segue.export.calibration.thresholds import CalibrationConfig, Goal
 from segue.export.card import form_name, how_right, seal
 from segue.export.drift.reference import write_reference
 from segue.export.forms import FormsConfig, Job, Shipped, ship
 from segue.places import check_folder
 from segue.provenance import provenance
-from segue.serving.bundle.manifest import FORMAT_VERSION, MANIFEST, Evaluation, Manifest, ModelEntry
+from segue.serving.bundle.manifest import FORMAT_VERSION, MANIFEST, Evaluation, Manifest, ModelEntry, Rung
 from segue.serving.bundle.seen import write_seen
-from segue.serving.predictions import Predictions
+from segue.serving.ladder import OnFallback
+from segue.serving.predictions import ModelName
 from segue.serving.runtime import Provider
 from segue.serving.timing import SERVING_BATCH, us_per_window
 from segue.serving.tradeoff import area_above_random, evaluation
@@ -97,23 +98,26 @@ class _Written:
     heard: UncalibratedPredictions  # What it says of the calibration songs.
     us_per_window: float  # At the serving batch.
 
-    def entry(self, temperatures: Temperatures) -> ModelEntry:
-        """Return what the manifest says of it."""
+    def entry(self, rung: Rung) -> ModelEntry:
+        """Return what the manifest says of it, as it answers on a rung."""
         return ModelEntry(
             file=self.file.name,
             network=self.network,
             provider=self.shipped.model.provider,
             form=self.shipped.form,
             rejected=self.shipped.rejected,
-            windows=self.windows,
-            temperature=temperatures.single,
-            mean_temperature=temperatures.mean,
+            windows=rung.windows,
+            temperature=rung.temperature,
+            mean_temperature=rung.mean_temperature,
             us_per_window=self.us_per_window,
         )
 
-    def predict(self, songs: SongTable, rows: Ints, temperatures: Temperatures) -> Predictions:
-        """Return its calibrated predictions for some songs."""
-        return temperatures.predict(predict_uncalibrated(self.shipped.model, self.windows, songs, rows, "test"))
+    def step(self, name: ModelName, windows: int, songs: SongTable, rows: Ints) -> Step:
+        """Return it as a rung with so many windows, asked about the calibration songs."""
+        heard = self.heard
+        if windows != self.windows:
+            heard = predict_uncalibrated(self.shipped.model, windows, songs, rows, f"{name}:{windows}")
+        return Step(name, windows, self.us_per_window, heard)
 
 
 def export(
@@ -123,6 +127,8 @@ def export(
     windows: WindowsConfig = WindowsConfig(),
     forms: FormsConfig = FormsConfig(),
     calibration: CalibrationConfig = CalibrationConfig(),
+    rungs: tuple[str, ...] = (),
+    on_fallback: OnFallback = "teacher",
     licence: str = "unspecified",
     provider: Provider = "auto",
 ) -> Exported:
@@ -135,10 +141,15 @@ def export(
         windows: How much of a song the models see.
         forms: Which forms of the models are tried.
         calibration: What the default threshold promises.
+        rungs: Of the ladder, first to last, as MODEL:WINDOWS: student:1 student:9 teacher:9. One that cannot pay is
+            left out. Default: the student, then the teacher.
+        on_fallback: What stands of a song that went on: teacher, the last rung's answer; surer, the one with the
+            smallest cross-entropy; mean, the mean of the log-probabilities.
         licence: Of the models, for the model card; they may be no freer than the songs they learnt from.
         provider: Where the bundle will be served: forms and costs are measured there. One bundle is for one provider.
     """
     started = time.perf_counter()
+    asked = parse_rungs(rungs) if rungs else ()
     student_run, student_network = load_run(run, "student")
     teacher_run, teacher_network = load_run(run / "teacher", "teacher")
     check_folder(out, MANIFEST, [run, songs or Path(student_run.songs)])
@@ -154,51 +165,46 @@ def export(
         student, teacher = (
             _write(folder, one, network, seen or one.loop.windows, table, splits, forms, provider)
             for one, network, seen in (
-                (student_run, student_network, windows.student_windows),
-                (teacher_run, teacher_network, windows.teacher_windows),
+                (student_run, student_network, asked[0][1] if asked else windows.student_windows),
+                (teacher_run, teacher_network, asked[-1][1] if asked else windows.teacher_windows),
             )
         )
         check_calibration_songs(
             table, splits.calibration, labels, student_run.classes, (student.heard.serves, teacher.heard.serves)
         )
         goal = Goal("within", calibration.points, calibration.confidence)
-        costs = Costs(student.us_per_window, teacher.us_per_window)
-        dial = set_dial(student.heard, teacher.heard, labels, goal, costs, folder)
-        write_reference(
-            folder,
-            table,
-            splits.calibration,
-            dial.student_temperatures.predict(student.heard),
-            dial.teacher_temperatures.predict(teacher.heard),
-            dial.threshold_nats,
-        )
+        written: dict[ModelName, _Written] = {"student": student, "teacher": teacher}
+        steps = [
+            written[name].step(name, seen, table, splits.calibration)
+            for name, seen in asked or (("student", student.windows), ("teacher", teacher.windows))
+        ]
+        dial = set_dial(steps, labels, goal, folder, on_fallback=on_fallback)
+        write_reference(folder, table, splits.calibration, dial.says, dial.ladder)
         without_label = unlabelled_rows(table, splits) if student_run.unlabelled_songs else ()
         write_seen(folder, [table.song_ids[row] for row in (*splits.train, *splits.validation, *without_label)])
-        manifest = seal(
-            folder,
-            Manifest(
-                format_version=FORMAT_VERSION,
-                version="",
-                classes=student_run.classes,
-                units=student_run.units,
-                features=student_run.features,
-                feature_names=FEATURE_NAMES,
-                student=student.entry(dial.student_temperatures),
-                teacher=teacher.entry(dial.teacher_temperatures),
-                threshold_nats=dial.threshold_nats,
-                class_scales=dial.class_scales,
-                guarantee=dial.guarantee,
-                area_above_random=area_above_random(dial.rows),
-                metrics=_evaluate(student, teacher, table, splits, dial),
-                metrics_split="test" if len(splits.test) else "calibration",
-                licence=licence,
-                songs_sha256=student_run.songs_sha256,
-                split_songs=student_run.split_songs,
-                calibration_sha256=student_run.songs_sha256,
-                provenance=provenance(),
-                sha256={},
-            ),
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            version="",
+            classes=student_run.classes,
+            units=student_run.units,
+            features=student_run.features,
+            feature_names=FEATURE_NAMES,
+            student=student.entry(dial.rungs[0]),
+            teacher=teacher.entry(dial.rungs[-1]),
+            threshold_nats=dial.ladder.thresholds_nats[0],
+            class_scales=dial.class_scales,
+            guarantee=dial.guarantee,
+            area_above_random=area_above_random(dial.rows),
+            metrics=_evaluate(written, table, splits, dial),
+            metrics_split="test" if len(splits.test) else "calibration",
+            licence=licence,
+            songs_sha256=student_run.songs_sha256,
+            split_songs=student_run.split_songs,
+            calibration_sha256=student_run.songs_sha256,
+            provenance=provenance(),
+            sha256={},
         )
+        manifest = seal(folder, dial.on_manifest(manifest))
     return Exported(out, manifest, time.perf_counter() - started)
 
 
@@ -233,13 +239,15 @@ def _write(
     )
 
 
-def _evaluate(student: _Written, teacher: _Written, songs: SongTable, splits: Splits, dial: Dial) -> Evaluation:
+def _evaluate(written: dict[ModelName, _Written], songs: SongTable, splits: Splits, dial: Dial) -> Evaluation:
     """Measure the bundle on the test songs, or, where none were kept, on the calibration songs that set the dial."""
     if not len(splits.test):
         return dial.evaluation
-    student_says = student.predict(songs, splits.test, dial.student_temperatures)
-    teacher_says = teacher.predict(songs, splits.test, dial.teacher_temperatures)
-    return evaluation(student_says, teacher_says, songs.labels[splits.test], dial.threshold_nats)
+    says = []
+    for rung in dial.rungs:
+        heard = predict_uncalibrated(written[rung.model].shipped.model, rung.windows, songs, splits.test, "test")
+        says.append(Temperatures(rung.temperature, rung.mean_temperature).predict(heard))
+    return evaluation(says, songs.labels[splits.test], dial.ladder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

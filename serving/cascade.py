@@ -10,9 +10,9 @@ from segue.data.metrics import mean_over_windows
 from segue.data.song import Floats, Ints, Songs
 from segue.errors import BundleError, ConfigError
 from segue.serving.bundle.load import Bundle
-from segue.serving.bundle.manifest import ModelEntry
+from segue.serving.bundle.manifest import ModelEntry, Rung
 from segue.serving.ladder import Ladder
-from segue.serving.predictions import MODELS, Answers, Predictions
+from segue.serving.predictions import Answers, ModelName, Predictions
 from segue.serving.runtime import OnnxModel, Provider
 
 BATCH_WINDOWS = 1024  # Larger batches leave the cache and are slower.
@@ -119,30 +119,26 @@ def open_cascade(
         threads: threads of each model.
     """
     manifest = bundle.manifest
-    models = [
-        open_calibrated_model(bundle, entry, windows=windows, provider=provider, threads=threads)
-        for entry in (manifest.student, manifest.teacher)
-    ]
-    return Cascade(models, Ladder(MODELS, (manifest.threshold_nats,)))
+    opened: dict[ModelName, OnnxModel] = {}
+    models = []
+    for rung in manifest.all_rungs:
+        if rung.model not in opened:
+            opened[rung.model] = open_model(bundle, manifest.entry(rung), provider=provider, threads=threads)
+        models.append(calibrated(bundle, rung, opened[rung.model], windows=windows))
+    return Cascade(models, manifest.ladder)
 
 
-def open_calibrated_model(
-    bundle: Bundle,
-    entry: ModelEntry,
-    *,
-    windows: int | None = None,
-    provider: Provider = "auto",
-    threads: int | None = None,
-) -> CalibratedModel:
-    """Return one of the models of a bundle, loaded; the options are those of `open_cascade`."""
+def calibrated(bundle: Bundle, rung: Rung, model: Model, *, windows: int | None = None) -> CalibratedModel:
+    """Return a model as it answers on a rung; `windows` instead of the rung's own."""
     if windows is not None and windows < 1:
         raise ConfigError(f"windows: expected at least 1, found {windows}")
+    manifest = bundle.manifest
     return CalibratedModel(
-        open_model(bundle, entry, provider=provider, threads=threads),
-        windows=windows or entry.windows,
-        temperature=entry.temperature.value,
-        mean_temperature=entry.mean_temperature.value if entry.mean_temperature else None,
-        class_scales=bundle.manifest.class_scales if entry is bundle.manifest.student else None,
+        model,
+        windows=windows or rung.windows,
+        temperature=rung.temperature.value,
+        mean_temperature=rung.mean_temperature.value if rung.mean_temperature else None,
+        class_scales=manifest.class_scales if rung == manifest.all_rungs[0] else None,
     )
 
 

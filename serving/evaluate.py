@@ -20,10 +20,9 @@ from segue.serving.bundle.load import load_bundle
 from segue.serving.bundle.manifest import Evaluation, TradeoffRow
 from segue.serving.bundle.seen import were_seen
 from segue.serving.cascade import check_threshold, open_cascade
-from segue.serving.predictions import MODELS
 from segue.serving.runtime import Provider
 from segue.serving.tables import labelled, predict_rows
-from segue.serving.tradeoff import area_above_random, evaluation, tradeoff, tradeoff_text
+from segue.serving.tradeoff import area_above_random, evaluation, sweep, thresholds, tradeoff_text
 
 
 @dataclass(frozen=True)
@@ -85,27 +84,23 @@ def evaluate(
     opened = load_bundle(bundle)
     manifest = opened.manifest
     check_threshold(threshold)
-    threshold_nats = manifest.threshold_nats if threshold is None else threshold
     table = SongTable(songs)
     rows, labels = labelled(table, opened)
     cascade = open_cascade(opened, windows=windows, provider=provider)
-    student, teacher = (
-        predict_rows(model, table, rows, name) for name, model in zip(MODELS, cascade.models, strict=True)
-    )
+    named = zip(manifest.rung_names, cascade.models, strict=True)
+    says = [predict_rows(model, table, rows, name) for name, model in named]
+    settings = thresholds(says[0])[:, None]
+    if len(says) > 2:
+        settings = np.array([(row.threshold_nats, *row.next_thresholds_nats) for row in opened.tradeoff])
+    costs = [manifest.entry(rung).us_per_window for rung in manifest.all_rungs]
     return Evaluated(
         bundle,
         songs,
         len(table) - len(rows),
         int(were_seen(opened, [table.song_ids[row] for row in rows]).sum()),
         float(np.bincount(labels).max() / len(labels)),
-        evaluation(student, teacher, labels, threshold_nats),
-        tradeoff(
-            student,
-            teacher,
-            labels,
-            student_us_per_window=manifest.student.us_per_window,
-            teacher_us_per_window=manifest.teacher.us_per_window,
-        ),
+        evaluation(says, labels, cascade.ladder.at(threshold)),
+        sweep(says, labels, cascade.ladder, settings, costs),
     )
 
 

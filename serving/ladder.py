@@ -3,7 +3,7 @@
 Cascade, service, evaluation and calibration all climb by these functions, so that they agree on every song.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -63,6 +63,14 @@ class Ladder:
             answers = self.joined(answers, rows, ask(rung, rows), rung)
         return answers
 
+    def standings(self, says: Sequence[Predictions]) -> list[Answers]:
+        """Return, for each rung, the answers if all songs climbed to it and no further; a threshold changes none."""
+        answers = [self.first(says[0])]
+        rows = np.arange(len(says[0]))
+        for rung, said in enumerate(says[1:], 1):
+            answers.append(self.joined(answers[-1], rows, said, rung))
+        return answers
+
     def first(self, said: Predictions) -> Answers:
         """Return the answers of the first rung."""
         none = np.zeros(len(said), dtype=np.int64)
@@ -112,6 +120,21 @@ class Ladder:
             windows=np.where(stands, said.windows, before.windows),
         )
         return answers.put(rows, now)
+
+
+def stops(standings: Sequence[Answers], settings: Doubles) -> Ints:
+    """Return the rung at which each song stops at each setting of the thresholds, (n_settings, n_songs).
+
+    Args:
+        standings: of each rung, from `Ladder.standings`.
+        settings: (n_settings, n_rungs - 1) thresholds in nats.
+    """
+    going = np.ones((len(settings), len(standings[0])), dtype=bool)
+    stop = np.zeros(going.shape, dtype=np.int64)
+    for rung, answers in enumerate(standings[:-1]):
+        going &= goes_on(answers.doubt_nats, settings[:, rung, None])
+        stop += going
+    return stop
 
 
 def goes_on(doubt_nats: Doubles, threshold_nats: float | Doubles) -> Bools:

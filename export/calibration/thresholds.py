@@ -4,6 +4,7 @@ A quarter of the calibration songs shapes what the dial turns: temperatures and,
 three quarters set the dial. So the promise is made from songs that had no say in anything else, and is exact.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -14,10 +15,13 @@ from segue.data.song import Bools, Ints
 from segue.errors import ConfigError, SongError
 from segue.export.calibration.promise import p_value_of_errors, p_value_of_losses, songs_for_accuracy, songs_for_losses
 from segue.serving.bundle.manifest import Guarantee, Target
-from segue.serving.ladder import goes_on
-from segue.serving.predictions import Predictions
+from segue.serving.ladder import Ladder, goes_on, stops
+from segue.serving.predictions import Answers, Doubles, Predictions
+from segue.serving.tradeoff import TWO_RUNGS, climbing_us
 
-THRESHOLDS = 101  # Grid points from 0 to log(n_classes), fixed before any song is seen.
+THRESHOLDS = 101  # Grid points from 0 to log(n_classes), fixed before any song is seen; settings of a longer path.
+GRID_POINTS = {3: 41, 4: 17, 5: 9}  # Of each threshold, by rungs, among which the path of a ladder is looked for.
+SETTINGS_AT_A_TIME = 256
 SHAPE_SHARE = 0.25  # Of the calibration songs.
 LEAST_SONGS = 20  # Labelled calibration songs; with fewer not even a temperature means anything.
 PRIOR_SONGS = 20  # The scale of a class is drawn towards that of all classes as if by so many songs.
@@ -104,19 +108,91 @@ def fit_class_scales(student: Predictions, teacher: Predictions, labels: Ints) -
     return tuple(scales)
 
 
+def grid(n_classes: int) -> Doubles:
+    """Return the thresholds of two rungs that a promise is tested on, (101, 1), fixed before any song is seen."""
+    return np.linspace(0.0, np.log(n_classes), THRESHOLDS)[:, None]
+
+
+def find_path(says: Sequence[Predictions], ladder: Ladder, us_per_window: Sequence[float]) -> Doubles:
+    """Return settings of a ladder's thresholds, (n_settings, n_rungs - 1), from all songs to the last rung to none.
+
+    Each is the best of its cost by the calibrated probabilities, which are a smoother estimate of accuracy than counts
+    of right answers. A promise may be tested along the path on other songs than the ones it was found on.
+
+    Args:
+        says: the predictions of each rung for the songs that the path is found on.
+        ladder: how songs climb; its own thresholds do not matter.
+        us_per_window: cost of each rung in microseconds.
+    """
+    most = float(np.log(says[0].probs.shape[1]))
+    standings = ladder.standings(says)
+    per_rung = GRID_POINTS[min(len(says), max(GRID_POINTS))]
+    shares = np.linspace(0, 1, per_rung)
+    axes = [
+        np.unique([0.0, *np.quantile(answers.doubt_nats, shares[1:-1]).clip(0, most), most])
+        for answers in standings[:-1]
+    ]
+    settings = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+    sure = np.array([answers.probs.max(axis=1) for answers in standings])
+    spent_us = climbing_us(says, us_per_window)
+    songs = np.arange(len(says[0]))
+    value, cost = np.empty((2, len(settings)))
+    for start in range(0, len(settings), SETTINGS_AT_A_TIME):
+        some = slice(start, start + SETTINGS_AT_A_TIME)
+        stop = stops(standings, settings[some])
+        value[some], cost[some] = sure[stop, songs].mean(axis=1), spent_us[stop, songs].mean(axis=1)
+    targets = np.geomspace(max(cost.max(), 1e-9), max(cost.min(), 1e-9), THRESHOLDS)
+    path = [0]  # Every threshold 0: all songs climb to the last rung.
+    for target in targets[1:]:
+        affordable = np.flatnonzero(cost <= target * (1 + 1e-9))
+        path.append(int(affordable[np.lexsort((cost[affordable], -value[affordable]))[0]]))
+    path.append(len(settings) - 1)  # Every threshold the largest: no song goes on.
+    found: Doubles = settings[list(dict.fromkeys(path))]
+    return found
+
+
 def choose_threshold(
     student: Predictions, teacher: Predictions, labels: Ints, goal: Goal, costs: Costs, seed: int = 0
 ) -> tuple[float, Guarantee]:
-    """Return the cheapest threshold in nats that reaches the goal on the calibration songs, and what is promised of it.
+    """Return the cheapest threshold of the usual two rungs that reaches the goal; see `choose_thresholds`."""
+    path, us = grid(student.probs.shape[1]), (costs.student_us, costs.teacher_us)
+    (threshold,), guarantee = choose_thresholds((student, teacher), labels, goal, TWO_RUNGS, path, us, seed)
+    return threshold, guarantee
+
+
+def choose_thresholds(
+    says: Sequence[Predictions],
+    labels: Ints,
+    goal: Goal,
+    ladder: Ladder,
+    path: Doubles,
+    us_per_window: Sequence[float],
+    seed: int = 0,
+) -> tuple[tuple[float, ...], Guarantee]:
+    """Return the cheapest thresholds that reach the goal on the calibration songs, and what is promised of them.
 
     Of a fallback rate or a speed nothing is promised; see `_by_accuracy` for the promises.
 
+    Args:
+        says: the predictions of each rung for n calibration songs.
+        labels: (n,) their classes.
+        goal: what is asked.
+        ladder: how songs climb; its own thresholds do not matter.
+        path: (n_settings, n_rungs - 1) thresholds from the safe end to the cheap one, chosen without these songs.
+        us_per_window: cost of each rung in microseconds.
+        seed: of the order in which songs are bet on.
+
     Raises:
-        UnsupportedError: no threshold reaches the accuracy or the speed that was asked for.
+        UnsupportedError: no setting reaches the accuracy or the speed that was asked for.
     """
+    standings = ladder.standings(says)
     if goal.target in ("within", "accuracy"):
-        return _by_accuracy(student, teacher, labels, goal, seed)
+        chosen, guarantee = _by_accuracy(standings, says[-1], labels, goal, path, seed)
+        return tuple(path[chosen].tolist()), guarantee
     n = len(labels)
+    if len(says) > 2:
+        return _by_cost(standings, says, goal, path, us_per_window)
+    (student, teacher), costs = says, Costs(*us_per_window)
     if goal.target == "fallback_rate":
         fallen = round(goal.asked * n)
     else:
@@ -129,23 +205,48 @@ def choose_threshold(
         measured = float(falls.mean())
     else:
         measured = 1e6 / us_per_song(student, teacher, falls, costs)
-    return threshold, Guarantee(goal.target, goal.asked, measured, n, None, kept=False, songs_needed=None)
+    return (threshold,), Guarantee(goal.target, goal.asked, measured, n, None, kept=False, songs_needed=None)
+
+
+def _by_cost(
+    standings: Sequence[Answers], says: Sequence[Predictions], goal: Goal, path: Doubles, us_per_window: Sequence[float]
+) -> tuple[tuple[float, ...], Guarantee]:
+    """Return the dearest setting on the path with at most the fallback rate, or at least the speed, that is asked."""
+    stop = stops(standings, path)
+    rates = (stop == len(says) - 1).mean(axis=1)
+    speeds = 1e6 / climbing_us(says, us_per_window)[stop, np.arange(stop.shape[1])].mean(axis=1)
+    if goal.target == "fallback_rate":
+        measured, reached = rates, np.flatnonzero(rates <= goal.asked)
+    else:
+        measured, reached = speeds, np.flatnonzero(speeds >= goal.asked)
+    if not len(reached):
+        raise UnsupportedError(
+            f"{goal.target.replace('_', '-')}: expected at most {measured.max():,.0f}, which is the first rung alone "
+            f"on this machine, found {goal.asked:,.0f}"
+        )
+    chosen, n = int(reached[0]), stop.shape[1]
+    guarantee = Guarantee(goal.target, goal.asked, float(measured[chosen]), n, None, kept=False, songs_needed=None)
+    return tuple(path[chosen].tolist()), guarantee
 
 
 def _by_accuracy(
-    student: Predictions, teacher: Predictions, labels: Ints, goal: Goal, seed: int
-) -> tuple[float, Guarantee]:
-    """Return the cheapest threshold whose promise the songs support, or else the cheapest that keeps it on these songs.
+    standings: Sequence[Answers], teacher: Predictions, labels: Ints, goal: Goal, path: Doubles, seed: int
+) -> tuple[int, Guarantee]:
+    """Return the cheapest setting whose promise the songs support, or else the cheapest that keeps it on these songs.
 
-    Fixed-sequence testing (Angelopoulos et al., *Learn then Test*, 2021): thresholds on a fixed grid are tested from
-    the safe end, where every song falls back, towards the cheap end, each at level 1 - confidence, up to the first that
-    fails. So the promise holds for the threshold that is chosen, although it was searched for. Where not even the first
-    passes, nothing is promised; "points below the teacher" is then taken as points below the best threshold.
+    Fixed-sequence testing (Angelopoulos et al., *Learn then Test*, 2021): the settings of the path are tested from the
+    safe end, where every song goes to the last rung, towards the cheap end, each at level 1 - confidence, up to the
+    first that fails. Whoever ends up with a broken promise has rejected the first true hypothesis of the path, and that
+    happens with a probability of at most 1 - confidence, however many settings and rungs there are. It takes only that
+    the path was fixed without the songs it is tested on: a grid for two rungs, for more the path that other songs gave.
+    Where not even the first passes, nothing is promised; "points below the teacher" is then taken as points below the
+    best setting.
     """
-    grid = np.linspace(0.0, np.log(student.probs.shape[1]), THRESHOLDS)
     order = np.random.default_rng(seed).permutation(len(labels))  # Bets are placed on one song after the other.
-    student_right, teacher_right = ((one.probs.argmax(axis=1) == labels)[order] for one in (student, teacher))
-    right = np.where(goes_on(student.doubt_nats[order], grid[:, None]), teacher_right, student_right)
+    right_on = np.array([(answers.choice == labels)[order] for answers in standings])
+    teacher_right = (teacher.probs.argmax(axis=1) == labels)[order]
+    stop = stops([answers.take(order) for answers in standings], path)
+    right = right_on[stop, np.arange(len(labels))]
     means = right.mean(axis=1)
     passed = list(takewhile(lambda one: _is_promised(goal, one, teacher_right), right))
     reached = np.flatnonzero(means >= (goal.asked if goal.target == "accuracy" else means.max() - goal.asked / 100))
@@ -155,7 +256,7 @@ def _by_accuracy(
             f"{len(labels)} calibration songs (the teacher alone: {teacher_right.mean():.3f}), found {goal.asked:g}"
         )
     chosen = len(passed) - 1 if passed else int(reached[-1])
-    return float(grid[chosen]), Guarantee(
+    return chosen, Guarantee(
         target=goal.target,
         asked=goal.asked,
         measured=float(means[chosen] if goal.target == "accuracy" else 100 * (teacher_right.mean() - means[chosen])),

@@ -16,8 +16,8 @@ from segue.data.song import FEATURE_NAMES, Ints
 from segue.data.table import SongTable
 from segue.errors import BundleError
 from segue.serving.bundle.load import Bundle
+from segue.serving.ladder import Ladder
 from segue.serving.predictions import Answers, Predictions
-from segue.serving.tradeoff import answers
 
 REFERENCE = "reference.npz"
 MOST_SONGS = 2000
@@ -85,15 +85,13 @@ class Reference:
         return found
 
 
-def write_reference(
-    folder: Path, songs: SongTable, rows: Ints, student: Predictions, teacher: Predictions, threshold_nats: float
-) -> None:
-    """Write the reference of the songs of `rows`, in ascending order, given what the models say of them."""
+def write_reference(folder: Path, songs: SongTable, rows: Ints, says: Sequence[Predictions], ladder: Ladder) -> None:
+    """Write the reference of the songs of `rows`, in ascending order, given what each rung says of them."""
     kept = one_of_each_artist(songs.groups, rows)
     at = np.searchsorted(rows, kept)
-    student, teacher = student.take(at), teacher.take(at)
-    said = answers(student, teacher, threshold_nats)
-    Reference.of(songs, kept, said, student.cross_entropy_nats, student.probs.shape[1]).write(folder)
+    says = [one.take(at) for one in says]
+    said = ladder.climb(lambda rung, some: says[rung].take(some))
+    Reference.of(songs, kept, said, says[0].cross_entropy_nats, says[0].probs.shape[1]).write(folder)
 
 
 def one_of_each_artist(groups: Sequence[str | None], rows: Ints, most: int = MOST_SONGS, seed: int = 0) -> Ints:

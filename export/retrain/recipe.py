@@ -19,6 +19,7 @@ from segue.export.calibration.thresholds import CalibrationConfig
 from segue.export.export import WindowsConfig
 from segue.export.forms import FormsConfig
 from segue.export.retrain.gate import GateRules
+from segue.serving.ladder import OnFallback
 from segue.training.fit.loop import LoopConfig
 from segue.training.fit.losses import DistillationConfig, LabelConfig
 from segue.training.networks.build import SingleConfig, shapes
@@ -84,6 +85,8 @@ class ExportRecipe:
     windows: WindowsConfig = WindowsConfig()
     forms: FormsConfig = FormsConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    rungs: tuple[str, ...] = ()  # Such as student:1, student:9, teacher:9. Empty: the student, then the teacher.
+    on_fallback: OnFallback = "teacher"  # Whose answer stands of a song that went on: teacher, surer or mean.
     licence: str = "unspecified"
 
 

@@ -24,8 +24,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 from segue.data.song import Features, Units
 from segue.errors import BundleError
 from segue.provenance import Provenance
+from segue.serving.ladder import Ladder, OnFallback
+from segue.serving.predictions import ModelName
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+READABLE = (3, FORMAT_VERSION)  # Format 3 has no ladder: it is the usual two rungs.
 MANIFEST = "manifest.json"
 CARD = "README.md"
 TRADEOFF = "tradeoff.csv"
@@ -166,6 +169,18 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """One step of the ladder that songs climb."""
+
+    model: ModelName
+    windows: Annotated[int, Field(ge=1)]  # It sees of a song, at most.
+    # Above it a song goes on; None: the last rung.
+    threshold_nats: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    temperature: Temperature  # Of a song it sees one window of.
+    mean_temperature: Temperature | None  # Of a song it sees more of. None: no calibration song was that long.
+
+
+@dataclass(frozen=True)
 class TradeoffRow:
     """One setting of the dial."""
 
@@ -175,6 +190,7 @@ class TradeoffRow:
     us_per_song: float
     random_accuracy: float  # The same share of songs sent to the teacher, drawn at random.
     oracle_accuracy: float  # The same share, where it helps most.
+    next_thresholds_nats: tuple[float, ...] = ()  # Of the rungs above the first, but for the last.
 
 
 @dataclass(frozen=True)
@@ -202,6 +218,39 @@ class Manifest:
     calibration_sha256: str  # The table of the songs that set temperatures and threshold.
     provenance: Provenance
     sha256: dict[str, str]  # File name to hash, for every file but the manifest.
+    rungs: tuple[Rung, ...] = ()  # First to last. Empty: the usual two, the student and the teacher above.
+    on_fallback: OnFallback = "teacher"
+    left_out: tuple[str, ...] = ()  # Rungs that were asked for and do not pay, each with the reason.
+
+    @property
+    def all_rungs(self) -> tuple[Rung, ...]:
+        """The rungs of the ladder, the usual two among them."""
+        if self.rungs:
+            return self.rungs
+        student, teacher = self.student, self.teacher
+        return (
+            Rung("student", student.windows, self.threshold_nats, student.temperature, student.mean_temperature),
+            Rung("teacher", teacher.windows, None, teacher.temperature, teacher.mean_temperature),
+        )
+
+    @property
+    def ladder(self) -> Ladder:
+        """How songs climb, with the thresholds of the bundle."""
+        rungs = self.all_rungs
+        thresholds = [rung.threshold_nats for rung in rungs[:-1] if rung.threshold_nats is not None]
+        return Ladder(tuple(rung.model for rung in rungs), tuple(thresholds), self.on_fallback)
+
+    @property
+    def rung_names(self) -> tuple[str, ...]:
+        """What to call each rung: its model, and its windows where a model has several rungs."""
+        models = [rung.model for rung in self.all_rungs]
+        return tuple(
+            rung.model if models.count(rung.model) == 1 else f"{rung.model}:{rung.windows}" for rung in self.all_rungs
+        )
+
+    def entry(self, rung: Rung) -> ModelEntry:
+        """Return the model that answers on a rung."""
+        return self.student if rung.model == "student" else self.teacher
 
 
 def parse_manifest(content: bytes, at: Path) -> Manifest:
@@ -211,7 +260,7 @@ def parse_manifest(content: bytes, at: Path) -> Manifest:
         if not _is_flat(given):
             raise RecursionError
         found = given["format_version"]
-        if found != FORMAT_VERSION:
+        if found not in READABLE:
             raise BundleError(
                 f"{at.parent}: expected bundle format {FORMAT_VERSION}, found {found!r}. "
                 "Export it again with this Segue."

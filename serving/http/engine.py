@@ -15,13 +15,13 @@ import numpy as np
 from segue.data.song import N_FEATURES, WINDOW, Songs
 from segue.errors import BundleError
 from segue.serving.bundle.load import Bundle
-from segue.serving.cascade import CalibratedModel, open_calibrated_model
+from segue.serving.cascade import CalibratedModel, calibrated, open_model
 from segue.serving.http.batching import MicroBatcher, QueueFullError
 from segue.serving.http.monitoring import Monitoring
 from segue.serving.http.refusal import unavailable
 from segue.serving.http.settings import Settings, Trouble
 from segue.serving.ladder import Ladder
-from segue.serving.predictions import MODELS, Answers, ModelName, Predictions
+from segue.serving.predictions import Answers, ModelName, Predictions
 
 logger = logging.getLogger(__name__)
 
@@ -96,16 +96,18 @@ class Engine:
         self._monitoring = monitoring
         self.queues = [
             None if model is None else self._queue(name, model)
-            for name, model in zip(ladder.models, models, strict=True)
+            for name, model in zip(bundle.manifest.rung_names, models, strict=True)
         ]
 
     @classmethod
     def open(cls, bundle: Bundle, settings: Settings, monitoring: Monitoring, *, with_teacher: bool = True) -> Self:
         """Load the models of a bundle, or only its student, and warm them up; a `BundleError` if that fails."""
-        models: list[FaultTolerantModel | None] = [open_warm_model(bundle, "student", settings)]
-        models.append(open_warm_model(bundle, "teacher", settings) if with_teacher else None)
-        ladder = Ladder(MODELS, (bundle.manifest.threshold_nats,))
-        return cls(bundle.without_contents(), models, ladder, settings, monitoring)
+        opened = {"student": open_warm_rungs(bundle, "student", settings)}
+        if with_teacher:
+            opened["teacher"] = open_warm_rungs(bundle, "teacher", settings)
+        places = enumerate(rung.model for rung in bundle.manifest.all_rungs)
+        models = [opened[name].get(place) if name in opened else None for place, name in places]
+        return cls(bundle.without_contents(), models, bundle.manifest.ladder, settings, monitoring)
 
     @property
     def has_teacher(self) -> bool:
@@ -168,7 +170,7 @@ class Engine:
             raise unavailable("teacher full", "too many songs wait for the teacher")
         raise unavailable("teacher failed", "the teacher failed")
 
-    def _queue(self, name: ModelName, model: FaultTolerantModel) -> Queue:
+    def _queue(self, name: str, model: FaultTolerantModel) -> Queue:
         return MicroBatcher(
             f"segue-{name}",
             model.predict_groups,
@@ -178,12 +180,25 @@ class Engine:
         )
 
 
-def open_warm_model(bundle: Bundle, name: ModelName, settings: Settings) -> FaultTolerantModel:
-    """Return one of the models of a bundle, loaded and warmed up; a `BundleError` if it is not what it should be."""
-    entry = bundle.manifest.student if name == "student" else bundle.manifest.teacher
-    model = open_calibrated_model(
-        bundle, entry, windows=settings.windows, provider=settings.provider, threads=settings.threads
+def open_warm_rungs(bundle: Bundle, name: ModelName, settings: Settings) -> dict[int, FaultTolerantModel]:
+    """Return a model as it answers on each of its rungs, by their places, loaded once and warmed up on each.
+
+    A `BundleError` if it is not what it should be.
+    """
+    manifest = bundle.manifest
+    rungs = {place: rung for place, rung in enumerate(manifest.all_rungs) if rung.model == name}
+    if not rungs:
+        return {}
+    model = open_model(
+        bundle,
+        manifest.student if name == "student" else manifest.teacher,
+        provider=settings.provider,
+        threads=settings.threads,
     )
-    tolerant = FaultTolerantModel(model, len(bundle.manifest.classes))
-    tolerant.warm_up(settings.batch_songs)
-    return tolerant
+    found = {}
+    for place, rung in rungs.items():
+        found[place] = FaultTolerantModel(
+            calibrated(bundle, rung, model, windows=settings.windows), len(manifest.classes)
+        )
+        found[place].warm_up(settings.batch_songs)
+    return found

@@ -13,7 +13,7 @@ from prometheus_client import values as prometheus_values
 from segue.serving.http.batching import Ran
 from segue.serving.http.refusal import Reason
 from segue.serving.http.shared_metrics import SharedMetrics
-from segue.serving.predictions import MODELS, Answers, ModelName
+from segue.serving.predictions import MODELS, Answers
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SONGS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -75,7 +75,7 @@ class Monitoring:
         self._shared = SharedMetrics(registry, folder)
         self._pending_requests: list[tuple[str, int, float, Reason | None]] = []
         self._pending_answers: list[tuple[Answers, NDArray[np.float64], Sequence[str]]] = []
-        self._pending_batches: list[tuple[ModelName, Ran]] = []
+        self._pending_batches: list[tuple[str, Ran]] = []
 
     def requested(self, path: str, status: int, seconds: float, refused: Reason | None) -> None:
         """Count a request, at the next `flush`; `path` is one of the service's, `refused` why it has no answer."""
@@ -87,7 +87,7 @@ class Monitoring:
         """Count the songs of one request, at the next `flush`."""
         self._pending_answers.append((answers, student_cross_entropy_nats, classes))
 
-    def ran(self, model: ModelName, ran: Ran) -> None:
+    def ran(self, model: str, ran: Ran) -> None:
         """Record one batch of a model, and what waits for the next, at the next `flush`."""
         self._pending_batches.append((model, ran))
 

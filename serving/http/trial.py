@@ -18,7 +18,7 @@ from pathlib import Path
 import segue
 from segue.errors import SegueError
 from segue.serving.bundle.load import Bundle
-from segue.serving.http.engine import open_warm_model
+from segue.serving.http.engine import open_warm_rungs
 from segue.serving.http.settings import Settings
 from segue.serving.predictions import MODELS, ModelName
 
@@ -67,7 +67,7 @@ def main() -> None:
     settings = Settings.from_environment()
     for name in MODELS:
         try:
-            open_warm_model(bundle, name, settings)
+            open_warm_rungs(bundle, name, settings)
             verdict = ""
         except Exception as error:
             verdict = (str(error) if isinstance(error, SegueError) else repr(error))[:MOST_TEXT]

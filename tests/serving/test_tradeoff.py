@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from segue.data.song import Ints
 from segue.serving.predictions import Predictions
-from segue.serving.tradeoff import evaluation, tradeoff
+from segue.serving.tradeoff import TWO_RUNGS, evaluation, tradeoff
 
 CLASSES = 4
 
@@ -81,7 +81,7 @@ def test_the_rows_are_spread_evenly_over_the_fallback_rates() -> None:
 
 def test_an_evaluation_is_a_plain_loop_over_the_songs() -> None:
     student, teacher, labels = draw(400, seed=1)
-    found = evaluation(student, teacher, labels, threshold_nats=0.6)
+    found = evaluation((student, teacher), labels, TWO_RUNGS.at(0.6))
     probs, fallen, same = [], 0, 0
     for row in range(400):
         falls = student.cross_entropy_nats[row] > 0.6

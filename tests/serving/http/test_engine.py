@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from segue.data.song import Songs
 from segue.errors import BundleError
 from segue.serving.bundle.load import Bundle, load_bundle
-from segue.serving.cascade import CalibratedModel, Cascade, open_calibrated_model, open_cascade
+from segue.serving.cascade import CalibratedModel, Cascade, calibrated, open_cascade, open_model
 from segue.serving.http.bodies import RAW
 from segue.serving.http.bundle_slot import BundleSlot
 from segue.serving.http.engine import Engine, FaultTolerantModel, Queue
@@ -51,7 +51,7 @@ class House:
         self.cascade: Cascade = open_cascade(bundle)
         manifest = bundle.manifest
         self.student, self.teacher = (
-            Troubled(open_calibrated_model(bundle, entry)) for entry in (manifest.student, manifest.teacher)
+            Troubled(calibrated(bundle, rung, open_model(bundle, manifest.entry(rung)))) for rung in manifest.all_rungs
         )
         student, teacher = (
             FaultTolerantModel(cast(CalibratedModel, model), len(manifest.classes))
@@ -268,7 +268,7 @@ def test_a_teacher_that_cannot_be_loaded_leaves_the_student(
 
 def test_a_model_that_does_not_say_probabilities_is_no_model(bundle: Path) -> None:
     loaded = load_bundle(bundle)
-    model = open_calibrated_model(loaded, loaded.manifest.student)
+    model = open_cascade(loaded).student
     with pytest.raises(BundleError, match="expected 3 probabilities a song, found"):
         FaultTolerantModel(model, 3).warm_up(4)
 
