@@ -79,10 +79,11 @@ class Cascade:
         return self.models[-1]
 
     def ends(self) -> "Cascade":
-        """Return the cascade of the first and the last rung, without those between."""
+        """Return the cascade of the first and the last rung, whose answer stands: agreement with it can be promised."""
         ladder, threshold = self.ladder, self.ladder.thresholds_nats[:1]
         models = (ladder.models[0], ladder.models[-1])
-        return Cascade((self.models[0], self.models[-1]), replace(ladder, models=models, thresholds_nats=threshold))
+        two = replace(ladder, models=models, thresholds_nats=threshold, on_fallback="teacher")
+        return Cascade((self.models[0], self.models[-1]), two)
 
     def answer(self, songs: Songs, threshold_nats: float | None = None) -> Answers:
         """Return an answer for each of `songs`, raw; at least one.
