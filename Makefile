@@ -10,10 +10,10 @@ RECIPE ?=
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check package serve bench figures lock clean
+.PHONY: help setup demo demo-audio test check package serve bench figures lock clean
 
 help:  ## List these targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(VENV)/done  ## Create the virtual environment and install everything into it
 
@@ -25,6 +25,15 @@ $(VENV)/done: pyproject.toml constraints.txt
 
 demo: setup  ## Train, export, serve, classify and score, end to end (RECIPE=file to choose; SEGUE_SONGS=folder for real songs)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m segue.export.demo $(RECIPE)
+
+demo-audio: setup  ## Train on the audio files in MUSIC (one folder a genre), and serve the bundle on PORT
+	@test -d "$(MUSIC)" || { echo "say where the music is: make demo-audio MUSIC=folder"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[audio]'
+	$(BIN)/segue songs "$(MUSIC)" --out artifacts/audio/songs.arrow
+	$(BIN)/segue train-teacher artifacts/audio/songs.arrow --out artifacts/audio/teacher
+	$(BIN)/segue train-student artifacts/audio/songs.arrow artifacts/audio/teacher --out artifacts/audio/student
+	$(BIN)/segue export artifacts/audio/student --out artifacts/audio/bundle
+	SEGUE_AUDIO=true $(BIN)/segue serve artifacts/audio/bundle --port $(PORT)
 
 test: setup  ## Run all tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest

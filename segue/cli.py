@@ -23,6 +23,7 @@ VERBS = {
         "set the dial anew: to an accuracy, a fallback rate, a speed, or a promise",
     ),
     "evaluate": ("segue.serving.evaluate", "measure a bundle on labelled songs, with the trade-off table"),
+    "classify": ("segue.serving.classify", "put a genre on files: audio, or any other source"),
     "serve": ("segue.serving.http.serve", "answer over HTTP"),
     "score": ("segue.serving.batch.score", "classify every song of a table"),
     "bench": ("segue.bench.speed", "songs per second and latency of student, teacher and cascade"),

@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -125,6 +127,30 @@ class SegueClient:
             headers={"content-type": kind},
         )
         return _classified(request, self._send(request))
+
+    def classify_audio(
+        self, path: str | PathLike[str], threshold: float | None = None, mode: Mode | None = None
+    ) -> Answer | BadSong:
+        """Ask for the genre of one audio file, where the server takes audio.
+
+        Args:
+            path: the file; its content tells the format.
+            threshold: nats above which a song falls back to the teacher. Default: the server's.
+            mode: `fast`, `balanced` or `accurate`, instead of a threshold.
+
+        Raises:
+            OSError: the file cannot be read.
+            ServiceError: the server refused the request, stayed busy, or cannot be reached.
+        """
+        dial = {"threshold": threshold, "mode": mode}
+        request = self._http.build_request(
+            "POST",
+            "/v1/classify",
+            params={name: value for name, value in dial.items() if value is not None},
+            files={"file": (Path(path).name, Path(path).read_bytes(), "application/octet-stream")},
+        )
+        request.read()  # So that it can be sent again.
+        return _classified(request, self._send(request)).songs[0]
 
     def _send(self, request: httpx.Request) -> httpx.Response:
         """Send a request, again and again if need be; classifying twice does no harm."""

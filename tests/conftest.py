@@ -1,6 +1,8 @@
 """Fixtures that every floor's tests may ask for."""
 
+import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,15 @@ def mixed_songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.bundles import songs_of_all_lengths
 
     return songs_of_all_lengths(tmp_path_factory.mktemp("songs") / "mixed.arrow", 500).path
+
+
+@pytest.fixture(scope="session")
+def audio_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the tiny bundle with a manifest that says its features are our analyser's. Not to change."""
+    from segue.serving.bundle.load import load_bundle
+    from segue.serving.bundle.write import write_manifest
+
+    copy = tmp_path_factory.mktemp("bundles") / "audio"
+    shutil.copytree(bundle, copy)
+    write_manifest(copy, dataclasses.replace(load_bundle(bundle).manifest, features="segue-audio-1"))
+    return copy

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Any, Self
 
@@ -175,6 +176,10 @@ class Workers:
         """Return what becomes the analysis of a file, or its `AudioError`."""
         return self._threads.submit(self._analyse, path)
 
+    def submit_bytes(self, content: bytes) -> "Future[Analysis]":
+        """Return what becomes the analysis of a file with this content, or its `AudioError`."""
+        return self._threads.submit(self._analyse_bytes, content)
+
     def map(self, paths: Iterable[Path]) -> Iterator[Analysis | AudioError]:
         """Yield the analysis of each file, or why there is none, in order; few are in memory at a time."""
         waiting: deque[Future[Analysis]] = deque()
@@ -190,6 +195,12 @@ class Workers:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._all:
             worker.kill()
+
+    def _analyse_bytes(self, content: bytes) -> Analysis:
+        with NamedTemporaryFile(prefix="segue-") as file:
+            file.write(content)
+            file.flush()
+            return self._analyse(Path(file.name))
 
     def _analyse(self, path: Path) -> Analysis:
         worker = self._idle.get()

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from segue.errors import BundleError
 from segue.serving.bundle.load import load_bundle
+from segue.serving.http.audio import Analysers
 from segue.serving.http.engine import Engine
 from segue.serving.http.monitoring import Monitoring
 from segue.serving.http.server_folder import ServerFolder
@@ -37,6 +38,7 @@ class BundleSlot:
         self.settings = settings
         self.monitoring = monitoring
         self.engine = engine
+        self.analysers = Analysers(settings) if settings.audio else None
         self._folder = folder
         self._loading = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None

@@ -132,6 +132,8 @@ REQUEST_BODY: dict[str, Any] = {
         JSON: {"schema": _without_references(ClassifyRequest), "example": EXAMPLE_REQUEST},
         RAW: _binary(f"float32, little-endian, n x 120 x 25: {SONG_BYTES} bytes a song."),
         NPY: _binary("What numpy.save writes of (n, 120, 25), (n, 3000), or one song (segments, 25)."),
+        "audio/mpeg": _binary("An audio file: mp3, flac, wav, ogg, opus, aiff. Only where the server takes audio."),
+        "multipart/form-data": _binary("Several audio files."),
         ARROW: _binary("The song table (song_id, segments) as an Arrow IPC stream without compression."),
     },
 }

@@ -52,6 +52,9 @@ class Settings:
     ready_without_teacher: bool = True  # Whether /readyz says yes when the teacher could not be loaded.
     lowest_threshold: Nats = 0.0  # Nats; the lowest a request may ask for. Above 0: no mode=accurate.
     highest_threshold: Nats = float("inf")  # The highest. If finite: no mode=fast.
+    audio: bool = False  # Whether audio files are taken, by a bundle of audio; they are analysed in worker processes,
+    audio_workers: Count = 1  # so many for each worker of the server,
+    max_audio_s: Seconds = 900.0  # and refused where they last longer.
     tokens: Suppress[
         Words
     ] = ()  # Bearer tokens, `name=token,...`. The one called admin may reload; any other may classify.

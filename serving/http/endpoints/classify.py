@@ -6,6 +6,7 @@ from typing import Any
 from starlette.responses import Response
 
 from segue.serving.http import schemas
+from segue.serving.http.audio import is_audio, read_audio
 from segue.serving.http.bodies import ARROW, SongsIn, read
 from segue.serving.http.dial import Dial, dial, query_dial, set_dial
 from segue.serving.http.endpoints.endpoint import Asked, Endpoint, problems
@@ -29,6 +30,8 @@ async def classify(asked: Asked) -> Response:
 
 
 async def _reply(asked: Asked, in_query: Dial) -> Reply:
+    if is_audio(asked.header("content-type")):
+        return await _answered(asked, await _audio(asked), in_query)
     encoding = asked.header("content-encoding").strip().lower() or "identity"
     if encoding not in ("identity", "gzip"):
         raise Refusal(415, "unsupported type", "content-encoding: expected gzip or none, found another")
@@ -44,6 +47,13 @@ async def _reply(asked: Asked, in_query: Dial) -> Reply:
         return await _answered(asked, songs(), in_query)
     async with asked.bodies.turn(n_bytes):
         return await _answered(asked, await asked.bodies.in_thread(songs), in_query)
+
+
+async def _audio(asked: Asked) -> SongsIn:
+    if asked.header("content-encoding"):
+        raise Refusal(415, "unsupported type", "content-encoding: expected none for audio, found one")
+    manifest, most = asked.slot.engine.bundle.manifest, asked.settings.max_songs
+    return await read_audio(asked.body, asked.header("content-type"), manifest, most, asked.slot.analysers)
 
 
 async def _answered(asked: Asked, songs: SongsIn, in_query: Dial) -> Reply:
