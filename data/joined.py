@@ -41,19 +41,18 @@ class JoinedSongs(SongTable):
         self.groups = [*first.groups, *second.groups]
         self.second_labels = [*first.second_labels, *second.second_labels]
         self.labels = np.concatenate([first.labels, second.labels_among(first.classes)])
-        self._flats = [*first._flats, *second._flats]
-        self._offsets = [*first._offsets, *second._offsets]
-        self._first_rows = [0, *accumulate(len(offsets) - 1 for offsets in self._offsets)]
-        self._parts = (first, second)
+        self._parts = [*first._parts, *second._parts]
+        self._first_rows = [0, *accumulate(map(len, self._parts))]
+        self._tables = (first, second)
 
     @property
     def second_rows(self) -> Ints:
         """The rows of the second table."""
-        return np.arange(len(self._parts[0]), len(self))
+        return np.arange(len(self._tables[0]), len(self))
 
     def fingerprint(self) -> str:
         """Return a sha256 over both files."""
-        return hashlib.sha256("".join(part.fingerprint() for part in self._parts).encode()).hexdigest()
+        return hashlib.sha256("".join(table.fingerprint() for table in self._tables).encode()).hexdigest()
 
 
 def open_songs(songs: Path, validation_songs: Path | None = None) -> SongTable:

@@ -39,6 +39,7 @@ from segue.data.sources.error_table import ErrorTable
 from segue.data.sources.folder import names_of
 from segue.data.sources.registry import list_of_kinds, open_source
 from segue.data.sources.resume import ResumableTable, clear, resumable_table
+from segue.data.sources.song_table import is_folder_of_tables
 from segue.data.sources.source import BATCH_SONGS, Skipped, Source, Tally, features_of
 from segue.data.table import NO_LABEL, SongBatch, SongTable, SongWriter, write_table
 from segue.errors import ConfigError, LabelError, SongError
@@ -140,9 +141,10 @@ def songs(
 
 
 def _reads(sources: Sequence[Path], labels: Path | None, out: Path) -> list[Path]:
-    """Return what a conversion reads; a folder of other files may hold the table that is written from it."""
+    """Return what a conversion reads; a folder that has other files than tables may hold the one that is written."""
     own = not out.exists() or made_by(out) == "songs"
-    return [*(source for source in sources if not (own and source.is_dir())), *([labels] if labels else [])]
+    apart = [source for source in sources if not (own and source.is_dir() and not is_folder_of_tables(source))]
+    return [*apart, *([labels] if labels else [])]
 
 
 def draw_balanced(

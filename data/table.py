@@ -1,4 +1,4 @@
-"""The canonical song table: Arrow IPC, memory-mapped (the fast path), or Parquet.
+"""The canonical song table: Arrow IPC, whose segments stay on the disk (the fast path), or Parquet.
 
 Columns: `song_id: string`, `segments: list<fixed_size_list<float32, 25>>`, `label: string`, `group: string` (the
 artist), `second_label: string`; the last three may be missing or null. A table of windows may store
@@ -13,18 +13,19 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segue.atomic import atomic_file
-from segue.data.columns import FLAT_WINDOW, SEGMENTS
-from segue.data.labels import label_of
-from segue.data.song import N_FEATURES, WINDOW, Features, Floats, Ints, Songs, Units
+from segue.data.columns import SEGMENTS
+from segue.data.song import N_FEATURES, Features, Floats, Ints, Songs, Units
+from segue.data.table_file import TableFiles
 from segue.errors import LabelError, SongError
 from segue.places import MADE_BY
 
@@ -132,44 +133,49 @@ class SongTable:
     """
 
     def __init__(self, path: Path, units: Units | None = None, content: pa.Table | None = None) -> None:
-        """Open the table at `path`; `units` stands in where the file does not say, `content` for what it holds."""
+        """Open the table at `path`, a file or a folder of them, or `content` in its place.
+
+        `units` stands in where a file does not say.
+
+        Raises:
+            SongError: there is no table, or a file of it is damaged or holds what no song is.
+            LabelError: a label is not among the table's classes.
+        """
         self.path = path
-        table = _checked(path, _read(path) if content is None else content)
-        metadata = table.schema.metadata or {}
-        self.units = _units(path, metadata, units)
-        self.features = _features(path, metadata)
-        self.song_ids: list[str] = table["song_id"].to_pylist()
+        files = TableFiles(path, units, content)
+        self._files = files.files
+        self.units, self.features = files.units, files.features
+        self._parts = list(files.parts())
+        for part in self._parts:
+            for row, fault in part.faults.items():
+                raise SongError(f"{path}, song {part.texts['song_id'][row].as_py()!r}: {fault}")
+        self.song_ids: list[str] = [name for part in self._parts for name in part.texts["song_id"].to_pylist()]
         names, self.groups, self.second_labels = (
-            [label_of(text) for text in _texts(table, name)] for name in ("label", "group", "second_label")
+            [text for part in self._parts for text in part.labels(name)] for name in ("label", "group", "second_label")
         )
-        listed = dict.fromkeys(map(label_of, json.loads(metadata.get(b"segue.classes", b"[]"))))
-        named = [name for name in listed if name is not None]
-        self.classes: tuple[str, ...] = tuple(named or sorted({name for name in names if name is not None}))
+        self.classes = files.classes or tuple(sorted({name for name in names if name is not None}))
         self.labels = self._indices(names)
-        chunks = [_segments(chunk) for chunk in table["segments"].chunks]
-        self._flats = [flat for flat, _ in chunks]
-        self._offsets = [offsets for _, offsets in chunks]
-        self._first_rows = [0, *accumulate(len(offsets) - 1 for offsets in self._offsets)]
+        self._first_rows = [0, *accumulate(map(len, self._parts))]
 
     def __len__(self) -> int:
         return len(self.song_ids)
 
-    @property
+    @cached_property
     def lengths(self) -> Ints:
         """The number of segments of each song, (n_songs,)."""
-        return np.concatenate([np.zeros(0, np.int64), *map(np.diff, self._offsets)])
+        return np.concatenate([np.zeros(0, np.int64), *(np.diff(part.offsets) for part in self._parts)])
 
-    def segments(self, row: int) -> Floats:
-        """Return the segments of one song, (T, 25), a view of the file."""
-        chunk = bisect_right(self._first_rows, row) - 1
-        at = row - self._first_rows[chunk]
-        start, end = self._offsets[chunk][at : at + 2]
-        return self._flats[chunk][start:end]
+    def segments(self, row: int, start: int = 0, count: int | None = None) -> Floats:
+        """Return the segments of one song, (T, 25), or `count` of them from `start` on."""
+        at = bisect_right(self._first_rows, row) - 1
+        part, here = self._parts[at], row - self._first_rows[at]
+        first, end = part.offsets[here : here + 2].tolist()
+        return part.read(first + start, end if count is None else min(end, first + start + count))
 
     def songs(self, rows: Sequence[int] | Ints) -> Songs:
         """Return the checked segments of several songs; a `SongError` names the first that breaks the contract.
 
-        Rows that follow each other in one chunk of the file are not copied.
+        Rows that follow each other in one part of the file are read at once, or are a view where they are in memory.
         """
         songs = self._unchecked(rows)
         for row, fault in songs.faults(self.units).items():
@@ -187,7 +193,7 @@ class SongTable:
         )
 
     def spans(self, most: int) -> Iterator[range]:
-        """Yield all rows in order, at most `most` at a time, so that few spans reach over two chunks of the file."""
+        """Yield all rows in order, at most `most` at a time, so that few spans reach over two parts of the file."""
         start = 0
         while start < len(self):
             end = min(start + most, len(self))
@@ -198,19 +204,25 @@ class SongTable:
             start = end
 
     def _unchecked(self, rows: Sequence[int] | Ints) -> Songs:
-        """Return several songs, those that follow each other in one chunk as one view."""
+        """Return several songs, those that follow each other in one part in one piece."""
         if not len(rows):
             return Songs.of([])
         order = np.asarray(rows, dtype=np.int64)
-        chunks = np.searchsorted(self._first_rows, order, side="right") - 1
-        breaks = np.flatnonzero((np.diff(order) != 1) | (np.diff(chunks) != 0)) + 1
-        parts = []
-        for first, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(order)], strict=True):
-            chunk = chunks[first]
-            at = order[first] - self._first_rows[chunk]
-            offsets = self._offsets[chunk][at : at + end - first + 1]
-            parts.append(Songs(self._flats[chunk][offsets[0] : offsets[-1]], np.diff(offsets)))
-        return Songs.concat(parts)
+        at = np.searchsorted(self._first_rows, order, side="right") - 1
+        breaks = np.flatnonzero((np.diff(order) != 1) | (np.diff(at) != 0)) + 1
+        first = order - np.asarray(self._first_rows)[at]  # In its part.
+        if not len(breaks):
+            part = self._parts[int(at[0])]
+            return part.songs(int(first[0]), int(first[-1]) + 1)
+        lengths = self.lengths[order]
+        ends = np.cumsum(lengths)
+        segments = np.empty((ends[-1], N_FEATURES), np.float32)
+        for start, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(order)], strict=True):
+            part = self._parts[int(at[start])]
+            segment = int(part.offsets[first[start]])
+            into = segments[ends[start] - lengths[start] : ends[end - 1]]
+            part.read(segment, segment + len(into), into)
+        return Songs(segments, lengths)
 
     def labels_among(self, classes: Sequence[str]) -> Ints:
         """Return `labels` counted in the order of `classes`; a label outside them is a `LabelError`."""
@@ -223,9 +235,12 @@ class SongTable:
         return order[self.labels]
 
     def fingerprint(self) -> str:
-        """Return the sha256 of the file: which data a run was made from."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """Return the sha256 of the file, or of those of all files: which data a run was made from."""
+        digests = []
+        for path in self._files:
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
     def _indices(self, names: list[str | None]) -> Ints:
         index = {name: i for i, name in enumerate(self.classes)} | {None: NO_LABEL}
@@ -235,101 +250,3 @@ class SongTable:
                 f"{self.path}: labels {', '.join(unknown)} are not among the table's classes: {', '.join(self.classes)}"
             )
         return np.array([index[name] for name in names], dtype=np.int64)
-
-
-def _read(path: Path) -> pa.Table:
-    if not path.is_file():
-        raise SongError(f"{path}: expected a song table, found no such file. `segue songs` or `segue synth` makes one.")
-    with path.open("rb") as file:
-        head = file.read(8)
-    try:
-        if head.startswith(b"ARROW1"):
-            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        if head.startswith(b"PAR1"):
-            return pq.read_table(path)
-    except pa.ArrowException as error:
-        raise SongError(f"{path}: the file cannot be read, it may be cut short: {error}") from None
-    raise SongError(
-        f"{path}: expected an Arrow IPC or Parquet file, found "
-        f"{f'one that starts with {head!r}' if head else 'an empty file'}. "
-        "`segue songs` converts other sources."
-    )
-
-
-def _checked(path: Path, table: pa.Table) -> pa.Table:
-    """Return a table whose columns are what a song table's must be, its segments in a canonical type."""
-    for name in ("song_id", "segments"):
-        if name not in table.column_names:
-            raise SongError(f"{path}: expected a column {name!r}, found {', '.join(table.column_names)}")
-        nulls = sum(map(_nulls, table[name].chunks))
-        if nulls:
-            raise SongError(f"{path}, column {name!r}: expected no nulls, found {nulls}")
-    for name in {"song_id", "label", "group", "second_label"} & set(table.column_names):
-        if not _is_text(table[name].type):
-            raise SongError(f"{path}, column {name!r}: expected type string, found {table[name].type}")
-    return table.set_column(table.column_names.index("segments"), "segments", _canonical(path, table["segments"]))
-
-
-def _canonical(path: Path, segments: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column of nested lists of numbers in one of the two canonical types; those are not copied."""
-    found = segments.type
-    if found.equals(SEGMENTS) or found.equals(FLAT_WINDOW):
-        return segments
-    try:
-        return segments.cast(SEGMENTS if pa.types.is_nested(found.value_type) else FLAT_WINDOW)
-    except (pa.ArrowException, AttributeError):
-        raise SongError(
-            f"{path}, column 'segments': expected type {SEGMENTS} or {FLAT_WINDOW}, or lists of {N_FEATURES} or of "
-            f"{WINDOW * N_FEATURES} numbers, found {found} with other lengths or values"
-        ) from None
-
-
-def _nulls(array: pa.Array) -> int:
-    """Return how many nulls there are at the outermost level of nested lists that has any."""
-    return array.null_count or (_nulls(array.values) if pa.types.is_nested(array.type) else 0)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    """Tell whether a column of this type reads as strings, nulls allowed."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
-
-
-def _texts(table: pa.Table, name: str) -> list[str | None]:
-    """Return a column of text; all None where there is no such column."""
-    texts: list[str | None] = table[name].to_pylist() if name in table.column_names else [None] * table.num_rows
-    return texts
-
-
-def _units(path: Path, metadata: dict[bytes, bytes], fallback: Units | None) -> Units:
-    stated = metadata.get(b"segue.units", b"").decode() or fallback
-    for units in get_args(Units):
-        if stated == units:
-            found: Units = units
-            return found
-    raise SongError(
-        f"{path}: expected the metadata 'segue.units' to say raw or standardised, found {stated!r}. "
-        "`segue songs TABLE OUT --units raw` writes it."
-    )
-
-
-def _features(path: Path, metadata: dict[bytes, bytes]) -> Features:
-    stated = metadata.get(b"segue.features", b"echonest").decode(errors="replace")
-    for features in get_args(Features):
-        if stated == features:
-            found: Features = features
-            return found
-    raise SongError(
-        f"{path}: expected the metadata 'segue.features' to say {' or '.join(get_args(Features))}, "
-        f"found {stated!r:.80}. A newer Segue may have written it; `segue songs` makes a table of the files anew."
-    )
-
-
-def _segments(chunk: pa.Array) -> tuple[Floats, Ints]:
-    """Return the segments of a chunk of songs, (n, 25), and where each song starts and ends in them, (n_songs + 1,)."""
-    if chunk.type.equals(FLAT_WINDOW):
-        flat = chunk.flatten().to_numpy()
-        return flat.reshape(-1, N_FEATURES), np.arange(len(chunk) + 1) * WINDOW
-    flat = chunk.values.values.to_numpy()
-    return flat.reshape(-1, N_FEATURES), chunk.offsets.to_numpy().astype(np.int64)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from segue.errors import ConfigError
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # From <fcntl.h> and <linux/fs.h>; renameat2(2).
-FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "it would be too large"}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # The disk, the user's share of it, the largest file.
 
 _writing: set[Path] = set()  # Locks of files are between processes; within this one, the places that are written now.
 
@@ -60,7 +60,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise ConfigError(f"{path}: not written, {FULL[error.errno]}; what was there before is kept") from None
+        why = os.strerror(error.errno)
+        raise ConfigError(f"{path}: not written: {why}. What was there before is kept.") from None
 
 
 T = TypeVar("T")

@@ -166,7 +166,7 @@ def test_on_a_full_disk_the_old_file_stays_and_the_message_names_the_new_one(tmp
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 1
     assert found.stderr == (
-        f"segue synth: {tmp_path / name}: not written, it would be too large; what was there before is kept\n"
+        f"segue synth: {tmp_path / name}: not written: File too large. What was there before is kept.\n"
     )
     assert (tmp_path / name).read_bytes() == before
     assert list(tmp_path.iterdir()) == [tmp_path / name]

@@ -35,8 +35,7 @@ class TableFeed:
     def windows(self, rows: Ints, starts: Ints) -> Tensor:
         """Return one raw window of each song; see `Feed`."""
         cut = [
-            self._songs.segments(row)[start : start + WINDOW]
-            for row, start in zip(rows.tolist(), starts.tolist(), strict=True)
+            self._songs.segments(row, start, WINDOW) for row, start in zip(rows.tolist(), starts.tolist(), strict=True)
         ]
         windows, _ = Songs.of(cut).windows()
         return torch.tensor(windows, device=self._device)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from segue.atomic import atomic_file, check_place
 from segue.command import to_json
-from segue.errors import MissingDependencyError, RunError
+from segue.errors import ConfigError, MissingDependencyError, RunError
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ def telling_why(place: Path) -> Iterator[None]:
     """Turn what goes wrong when files are written into `place`, no space left say, into a `RunError` that names it."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, ConfigError, SafetensorError) as error:
         raise RunError(f"{place}: cannot be written to: {error}") from None
 
 
