@@ -65,7 +65,9 @@ def test_a_conversion_killed_three_times_gives_the_table_of_an_undisturbed_one(t
     out, log = convert(tracks, disturbed).communicate()
     assert b"going on after" in log
     assert out.replace(b"disturbed.arrow", b"") == reports[0].replace(b"undisturbed.arrow", b"")
-    assert sorted(tmp_path.iterdir()) == [disturbed, undisturbed]
+    errors = [Path(f"{out}.errors.tsv") for out in (disturbed, undisturbed)]
+    assert sorted(tmp_path.iterdir()) == sorted([disturbed, undisturbed, *errors])
+    assert errors[0].read_bytes() == errors[1].read_bytes()
     assert disturbed.read_bytes() == undisturbed.read_bytes()
 
 
@@ -77,7 +79,7 @@ def test_of_two_conversions_into_one_table_the_second_says_who_is_writing(tracks
     _, complaint = convert(tracks, out).communicate()
     assert f"songs.arrow: process {first.pid} is writing it".encode() in complaint
     first.communicate()
-    assert (first.returncode, len(SongTable(out)), list(tmp_path.iterdir())) == (0, 299, [out])
+    assert (first.returncode, len(SongTable(out)), len(list(tmp_path.iterdir()))) == (0, 299, 2)
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(tracks: Path, tmp_path: Path) -> None:
@@ -87,7 +89,11 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tracks: Path, tmp_path: P
     (tmp_path / "..songs.arrow.everything.arrow.0.partial").write_bytes(b"half")
     (tmp_path / ".songs.arrow.old.0.partial").write_bytes(b"of songs.arrow.old")
     convert(tracks, out).communicate()
-    assert {file.name for file in tmp_path.iterdir()} == {"songs.arrow", ".songs.arrow.old.0.partial"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "songs.arrow",
+        "songs.arrow.errors.tsv",
+        ".songs.arrow.old.0.partial",
+    }
 
 
 def test_a_draft_made_from_something_else_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
