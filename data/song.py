@@ -195,7 +195,7 @@ def check_segments(segments: Any, song_id: str, units: Units = "raw") -> Floats:
     The one validation of songs: shape, type, finiteness, and, for raw units, the ranges of chroma and loudness.
     Anything numpy can turn into a numeric array is welcome; text, booleans, nulls and ragged lists are not.
     """
-    values = _numbers(segments, song_id)
+    values = as_segments(segments, song_id)
     fault = first_fault(values, units)
     if fault is not None:
         raise SongError(fault.of_song(song_id))
@@ -223,7 +223,7 @@ def check_songs(
         values: list[Floats] = []
         for place, (song, song_id) in enumerate(zip(songs, song_ids, strict=True)):
             try:
-                values.append(_numbers(song, song_id))
+                values.append(as_segments(song, song_id))
             except SongError as error:
                 errors[place] = SongError(*error.args)  # The one that was raised holds its frames, and they all songs.
         places = [place for place in places if place not in errors]
@@ -235,7 +235,7 @@ def check_songs(
     return shaped, errors
 
 
-def _numbers(segments: Any, song_id: str) -> Floats:
+def as_segments(segments: Any, song_id: str) -> Floats:
     """Return `segments` as float32 (T, 25), whatever their values, or raise a `SongError`."""
     what = f"song {song_id!r}"
     try:

@@ -1,8 +1,8 @@
 """Receiving bodies: how slowly one may come, and how much of them all a worker holds.
 
 Whole small bodies are read and answered as they come. Large ones, and what gzip makes of small ones, share a bounded
-memory: where that is full, the largest body gives way, so that nobody locks smaller ones out. A few of them at a time
-are parsed and answered, the smaller ones first, in threads of their own, so that the event loop is free meanwhile.
+memory: where that is full, the largest body gives way, so that nobody locks smaller ones out. They are parsed in two
+threads, one for the largest and one for the others, the smaller ones first, so that the event loop is free meanwhile.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from starlette.types import Receive
 
@@ -20,10 +20,18 @@ from segue.serving.http.refusal import Refusal, unavailable
 
 Result = TypeVar("Result")
 
-LARGE_BODY_BYTES = 256 * 2**10  # What a smaller one can cost is not worth a thread: 8 MB and some milliseconds.
+
+class InThread(Protocol):
+    """Runs a function that takes long in a thread."""
+
+    async def __call__(self, function: Callable[[], Result]) -> Result:
+        """Return what the function returns."""
+
+
+LARGE_BODY_BYTES = 2**16  # What a smaller one can cost is not worth a thread: 2 MB and some milliseconds.
 RATE_OVER_S = 5.0
-HELD_BODIES, ANSWERED_BODIES = 4, 2  # Of the largest that a body may be.
-THREADS = 2
+HELD_BODIES = 4  # Of the largest that a body may be, arriving or waiting.
+MEDIUM_PART = 8  # Bodies up to this part of the largest do not wait for larger ones.
 
 
 class _Held:
@@ -39,6 +47,30 @@ class _Held:
         self._limit.reschedule(asyncio.get_running_loop().time())
 
 
+class _Lane:
+    """A thread for bodies of about a size, and which of them are parsed and answered: the smallest come first."""
+
+    def __init__(self, name: str, free_bytes: int) -> None:
+        self.free_bytes = free_bytes
+        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._number = itertools.count()
+        self._thread = ThreadPoolExecutor(1, name)
+
+    def queue(self, n_bytes: int, turn: "asyncio.Future[None]") -> None:
+        heapq.heappush(self._queue, (n_bytes, next(self._number), turn))
+        self.begin_turns()
+
+    def begin_turns(self) -> None:
+        while self._queue and (self._queue[0][2].done() or self._queue[0][0] <= self.free_bytes):
+            n_bytes, _, turn = heapq.heappop(self._queue)
+            if not turn.done():  # Its caller has not left.
+                self.free_bytes -= n_bytes
+                turn.set_result(None)
+
+    async def in_thread(self, function: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
 class Bodies:
     """The bodies of a worker, from the first byte until they are answered."""
 
@@ -47,10 +79,7 @@ class Bodies:
         self._max_body_bytes = max_body_bytes
         self._least_bytes = least_rate * RATE_OVER_S
         self._held: set[_Held] = set()
-        self._free_bytes = ANSWERED_BODIES * max_body_bytes
-        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._number = itertools.count()
-        self._threads = ThreadPoolExecutor(THREADS, "segue-bodies")
+        self._lanes = (_Lane("segue-medium-bodies", max_body_bytes), _Lane("segue-large-bodies", max_body_bytes))
 
     async def receive(self, receive: Receive) -> bytes:
         """Return the body of a request.
@@ -93,27 +122,25 @@ class Bodies:
                 limit.reschedule(asyncio.get_running_loop().time() + RATE_OVER_S)
 
     @asynccontextmanager
-    async def turn(self, n_bytes: int) -> AsyncIterator[None]:
-        """Wait until a large body of so many bytes may be parsed and answered; the smallest of all that wait is next.
+    async def turn(self, n_bytes: int) -> AsyncIterator[InThread]:
+        """Wait until a large body of so many bytes may be parsed and answered; then yield what runs a function.
+
+        The function runs in the one thread that there is for bodies of about that size.
 
         Raises:
             Refusal: 503, it had to give way to others.
         """
+        lane = self._lanes[n_bytes > self._max_body_bytes // MEDIUM_PART]
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, (n_bytes, next(self._number), turn))
-        self._begin_turns()
+        lane.queue(n_bytes, turn)
         try:
             if not turn.done():
                 await self._wait(turn, n_bytes)
-            yield
+            yield lane.in_thread
         finally:
             if not turn.cancel():  # It has begun.
-                self._free_bytes += n_bytes
-            self._begin_turns()
-
-    async def in_thread(self, function: Callable[[], Result]) -> Result:
-        """Return what a function returns that takes long, run in one of a few threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+                lane.free_bytes += n_bytes
+            lane.begin_turns()
 
     async def _wait(self, turn: "asyncio.Future[None]", n_bytes: int) -> None:
         try:
@@ -126,13 +153,6 @@ class Bodies:
                     self._held.discard(held)
         except TimeoutError:
             raise _no_room() from None
-
-    def _begin_turns(self) -> None:
-        while self._queue and (self._queue[0][2].done() or self._queue[0][0] <= self._free_bytes):
-            n_bytes, _, turn = heapq.heappop(self._queue)
-            if not turn.done():
-                self._free_bytes -= n_bytes
-                turn.set_result(None)
 
     def _hold(self, held: _Held, n_bytes: int) -> None:
         """Count a large body, and let the largest give way until the others fit."""
@@ -156,12 +176,13 @@ def inflated_bytes(body: bytes, most: int) -> int:
 
 def inflate(body: bytes, most: int) -> bytes:
     """Return what a gzip body holds, if that is at most `most` bytes; no more than that is ever in memory."""
+    n_bytes = inflated_bytes(body, most)
     stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
-        content = stream.decompress(body, most + 1)
+        content = stream.decompress(body, n_bytes + 1)
     except zlib.error:
         raise Refusal(400, "malformed body", "body: expected gzip, found something else") from None
-    if len(content) > most:
+    if len(content) > n_bytes and n_bytes == most:
         raise Refusal(413, "too large", f"body: expected at most {most} bytes after gzip, found more")
     if not stream.eof or stream.unused_data:
         raise Refusal(

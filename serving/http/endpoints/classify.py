@@ -39,14 +39,14 @@ async def _reply(asked: Asked, in_query: Dial) -> Reply:
     n_bytes = inflated_bytes(asked.body, asked.settings.max_body_bytes) if is_gzip else len(asked.body)
 
     def songs() -> SongsIn:
-        body = inflate(asked.body, n_bytes) if is_gzip else asked.body
+        body = inflate(asked.body, asked.settings.max_body_bytes) if is_gzip else asked.body
         manifest, most = asked.slot.engine.bundle.manifest, asked.settings.max_songs
         return read(body, asked.header("content-type"), manifest.units, most, manifest.features)
 
     if n_bytes <= LARGE_BODY_BYTES:
         return await _answered(asked, songs(), in_query)
-    async with asked.bodies.turn(n_bytes):
-        return await _answered(asked, await asked.bodies.in_thread(songs), in_query)
+    async with asked.bodies.turn(n_bytes) as in_thread:
+        return await _answered(asked, await in_thread(songs), in_query)
 
 
 async def _audio(asked: Asked) -> SongsIn:

@@ -1,0 +1,322 @@
+"""Songs in JSON: `{"songs": [{"id", "segments"}], "threshold"?, "mode"?, "features"?}`.
+
+Python's objects take up to thirty times the bytes of the JSON that they are read from. So a body is cut where its songs
+begin and end, which takes no objects, and read song by song, a long song piece by piece; what stays is float32. A long
+song is first counted: it may hold no more brackets and quotes than songs have.
+"""
+
+import json
+import re
+import struct
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import orjson
+
+from segue.data.song import N_FEATURES, Floats, Units, as_segments, check_songs
+from segue.errors import SongError
+from segue.serving.http.dial import dial
+from segue.serving.http.refusal import Refusal
+from segue.serving.http.songs_in import SongsIn, counted
+
+PIECE_BYTES = 2**18  # What is read at once: a few milliseconds, and 8 MB of Python's objects at most.
+MARKS = {"brackets": (b"[", b"{"), "quotes": (b'"',), "commas": (b",",), "escapes": (b"\\",)}
+# What a longer song may hold. A segment of 25 numbers takes 52 bytes at least, and a song has three texts.
+BYTES_A_BRACKET, BYTES_A_QUOTE, SPARE_MARKS = 40, 16, 100_000
+MAX_NUMBERS = 2**23  # And what a larger body may.
+MAX_ESCAPES = 2**17
+FOUND = {
+    b"{": "an object", b"[": "a list", b'"': "a string", b"t": "a boolean", b"f": "a boolean", b"n": "null",
+    **{bytes([digit]): "a number" for digit in b"-0123456789NI"},
+}  # fmt: skip
+SPACE = re.compile(rb"[ \t\n\r]*+")
+KEY = re.compile(rb'("(?:[^"\\]|\\.){0,64}+")[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
+SCALAR = re.compile(rb'("(?:[^"\\]|\\.){0,400}+"|[^][{},"\x00-\x20]{1,400}+)', re.DOTALL)
+TEXT_OR_BRACE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}]', re.DOTALL)
+SEGMENTS = re.compile(rb'"segments"[ \t\n\r]*+:[ \t\n\r]*+\[')
+
+
+def read_json(body: bytes, units: Units, max_songs: int) -> SongsIn:
+    """Read the songs of a body; a `Refusal` if it is not what this module says."""
+    if len(body) > PIECE_BYTES:
+        _refuse_more(body, commas=MAX_NUMBERS, escapes=MAX_ESCAPES)
+    reader = _Reader(body)
+    values: dict[str, Any] = {}
+    song_ids: list[str] = []
+    sound: list[Floats] = []
+    places: list[int] = []  # Of those.
+    errors: dict[int, SongError] = {}
+    for key in reader.each_key():
+        if key not in ("songs", "threshold", "mode", "features"):
+            raise Refusal(422, "bad body", "body: expected songs, threshold, mode and features, found another key")
+        if key in values:
+            raise Refusal(422, "bad body", f"body.{key}: expected it once, found it twice")
+        values[key] = None
+        if key != "songs":
+            values[key] = reader.scalar(key)
+            continue
+        for text, is_plain in reader.songs():
+            if len(song_ids) == max_songs:
+                raise Refusal(413, "too many songs", f"songs: expected at most {max_songs} in a request, found more")
+            song_id, song = _song(text, is_plain, f"body.songs[{len(song_ids)}]")
+            try:
+                sound.append(as_segments(song, song_id))
+                places.append(len(song_ids))
+            except SongError as error:  # Not for long: its traceback holds all that is here.
+                errors[len(song_ids)] = SongError(*error.args)
+            song_ids.append(song_id)
+    if "songs" not in values:
+        raise Refusal(422, "bad body", "body.songs: expected a list of songs, found none")
+    counted(len(song_ids), max_songs)
+    songs, wrong = check_songs(sound, [song_ids[place] for place in places], units)
+    errors |= {places[row]: error for row, error in wrong.items()}
+    return SongsIn(song_ids, songs, errors, values.get("mode"), values.get("threshold"), values.get("features"))
+
+
+def _refuse_more(text: bytes, **most: int) -> None:
+    """Refuse a text with more of some marks than songs have; to count them in 32 MB takes a few milliseconds."""
+    for name, bound in most.items():
+        found = sum(map(text.count, MARKS[name]))
+        if found > bound:
+            raise Refusal(422, "bad body", f"body: expected at most {bound} {name} in {len(text)} bytes, found {found}")
+
+
+class _Reader:
+    """Finds where things are in a body, and builds none of them."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._at = 0
+
+    def each_key(self) -> Iterator[str]:
+        """Yield each key of the body's object; whoever gets one reads its value before the next."""
+        if not self._takes(b"{"):
+            raise self._unexpected("body", "an object")
+        more = not self._takes(b"}")
+        while more:
+            found = KEY.match(self._body, self._at)
+            if found is None:
+                raise self._malformed()
+            self._at = found.end()
+            yield str(self._small(found[1]))
+            more = self._takes(b",")
+            if not (more or self._takes(b"}")):
+                raise self._malformed()
+        if self._at != len(self._body):
+            raise self._malformed()
+
+    def scalar(self, key: str) -> Any:
+        """Return the value of a key; a list or an object cannot be one."""
+        if self._next() in (b"[", b"{"):
+            if key == "features":
+                raise self._unexpected("body.features", "a string")
+            dial(**{"mode": None, "threshold": None, key: self._next()})
+        found = SCALAR.match(self._body, self._at)
+        if found is None:
+            raise self._malformed()
+        self._at = found.end()
+        return self._small(found[1])
+
+    def songs(self) -> Iterator[tuple[bytes, bool]]:
+        """Yield the text of each song of a list, and whether it surely has three texts, without escapes."""
+        if not self._takes(b"["):
+            raise self._unexpected("body.songs", "a list")
+        more, place = not self._takes(b"]"), 0
+        while more:
+            self._space()
+            if self._next() != b"{":
+                raise self._unexpected(f"body.songs[{place}]", "an object with id and segments")
+            start = self._at
+            self._at, is_plain = self._end_of_object()
+            yield self._body[start : self._at], is_plain
+            place += 1
+            more = self._takes(b",")
+            if not (more or self._takes(b"]")):
+                raise self._malformed()
+
+    def _end_of_object(self) -> tuple[int, bool]:
+        start = self._at
+        end = self._body.find(b"}", start) + 1
+        # Six quotes before the brace: it is in no text.
+        if (
+            self._body.find(b"{", start + 1, end) < 0
+            and self._body.find(b"\\", start, end) < 0
+            and self._body.count(b'"', start, end) == 6
+        ):
+            return end, True
+        depth = 0
+        for found in TEXT_OR_BRACE.finditer(self._body, start):
+            depth += {b"{": 1, b"}": -1}.get(found[0], 0)
+            if not depth:
+                return found.end(), False
+        raise self._malformed()
+
+    def _small(self, text: bytes) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise self._malformed() from None
+
+    def _space(self) -> None:
+        self._at = SPACE.match(self._body, self._at).end()  # type: ignore[union-attr]
+
+    def _takes(self, mark: bytes) -> bool:
+        """Pass over a mark, with what space is around it, and tell whether it is there."""
+        self._space()
+        if self._next() != mark:
+            return False
+        self._at += 1
+        self._space()
+        return True
+
+    def _next(self) -> bytes:
+        return self._body[self._at : self._at + 1]
+
+    def _unexpected(self, where: str, expected: str) -> Refusal:
+        found = FOUND.get(self._next())
+        if found is None or (where == "body" and not _is_json(self._body)):
+            return self._malformed()
+        return Refusal(422, "bad body", f"{where}: expected {expected}, found {found}")
+
+    def _malformed(self) -> Refusal:
+        return malformed(self._at)
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body[:PIECE_BYTES])
+    except (ValueError, RecursionError):
+        return len(body) > PIECE_BYTES
+    return True
+
+
+def malformed(at: int) -> Refusal:
+    """Return the refusal of a body that is not JSON from a place on."""
+    return Refusal(400, "malformed body", f"body: expected JSON, found something else at character {at}")
+
+
+def _song(text: bytes, is_plain: bool, where: str) -> tuple[str, Any]:
+    """Return the id of a song and its segments, (T, 25) where they are rows of 25 numbers."""
+    if len(text) <= PIECE_BYTES:
+        song = _parsed(text, where) if is_plain else _parsed_once(text, where)
+        # To numpy a boolean among numbers is a number.
+        prepared = _booleans_kept if _has_booleans(text) else _packed
+        return _id(song, where), prepared(song["segments"])
+    _refuse_more(
+        text, brackets=len(text) // BYTES_A_BRACKET + SPARE_MARKS, quotes=len(text) // BYTES_A_QUOTE + SPARE_MARKS
+    )
+    found = SEGMENTS.search(text)
+    if found is None:
+        raise Refusal(422, "bad body", f"{where}: expected an object with id and segments, found a large one without")
+    start = found.end()
+    quote = text.find(b'"', start)
+    end = text.rfind(b"]", start, quote if quote >= 0 else len(text))
+    if end < 0 or len(text) - (end - start) > PIECE_BYTES:
+        raise _no_rows(where)
+    song = _parsed_once(text[:start] + text[end:], where)
+    return _id(song, where), _long(text[start:end], where)
+
+
+def _long(rows: bytes, where: str) -> Any:
+    """Return the segments of a long song, (T, 25), from the text of its rows; a part of them that are none."""
+    parts, at = [], 0
+    while at < len(rows):
+        end = rows.find(b"]", at + PIECE_BYTES)
+        end = len(rows) if end < 0 else end + 1
+        piece = b"[" + rows[at:end] + b"]"
+        try:
+            part = _parsed(piece, where)
+        except Refusal:
+            raise _no_rows(where) from None
+        packed = (_booleans_kept if _has_booleans(piece) else _packed)(part)
+        if not isinstance(packed, np.ndarray) or packed.dtype != np.float32:
+            return packed
+        parts.append(packed)
+        at = SPACE.match(rows, end).end()  # type: ignore[union-attr]
+        if at < len(rows):
+            if rows[at : at + 1] != b",":
+                raise _no_rows(where)
+            at += 1
+    return np.concatenate(parts) if parts else []
+
+
+def _no_rows(where: str) -> Refusal:
+    return Refusal(422, "bad body", f"{where}.segments: expected rows of {N_FEATURES} numbers, found something else")
+
+
+def _parsed(text: bytes, where: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:  # Python's reader takes NaN and 1e400, so that only the song which has them is refused.
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "malformed body", f"{where}: expected JSON, found something else") from None
+
+
+def _parsed_once(text: bytes, where: str) -> Any:
+    """Return a parsed object; a `Refusal` if a key of it is there twice."""
+    keys = 0
+
+    def noted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal keys
+        keys = len(pairs)  # Of the outermost object in the end.
+        return dict(pairs)
+
+    try:
+        song = json.loads(text, object_pairs_hook=noted)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "malformed body", f"{where}: expected JSON, found something else") from None
+    if len(song) != keys:
+        raise Refusal(422, "bad body", f"{where}: expected each key once, found one twice")
+    return song
+
+
+def _id(song: Any, where: str) -> str:
+    for name in ("id", "segments"):
+        if name not in song:
+            raise Refusal(422, "bad body", f"{where}.{name}: expected one, found none")
+    if len(song) > 2:
+        raise Refusal(422, "bad body", f"{where}: expected id and segments, found another key")
+    song_id = song["id"]
+    if not isinstance(song_id, str):
+        found = FOUND[orjson.dumps(song_id)[:1]]
+        raise Refusal(422, "bad body", f"{where}.id: expected a string, found {found}")
+    try:
+        song_id.encode()
+    except UnicodeEncodeError:  # Python's reader lets half a surrogate pair in, and no answer can carry it out.
+        raise Refusal(422, "bad body", f"{where}.id: expected text, found half a surrogate pair") from None
+    return song_id
+
+
+def _has_booleans(body: bytes) -> bool:
+    """Tell whether `true` or `false` is in a body; that a letter of theirs is not takes a tenth of the time to see."""
+    return (b"u" in body and b"true" in body) or (b"l" in body and b"false" in body)
+
+
+def _packed(segments: Any) -> Any:
+    """Return a song of rows of 25 numbers as (T, 25), in half the time that numpy takes; anything else as it is."""
+    if not isinstance(segments, list):
+        return segments
+    try:
+        if set(map(len, segments)) != {N_FEATURES}:
+            return segments
+        packed = struct.pack(f"{len(segments) * N_FEATURES}d", *chain.from_iterable(segments))
+    except (TypeError, OverflowError, struct.error):
+        return segments
+    with np.errstate(over="ignore"):
+        return np.frombuffer(packed).reshape(-1, N_FEATURES).astype(np.float32)
+
+
+def _booleans_kept(segments: Any) -> Any:
+    """Return a song as objects if it has a boolean, so that the check of songs sees it."""
+    rows = segments if isinstance(segments, list) else []
+    if any(isinstance(value, bool) for row in rows if isinstance(row, list) for value in row):
+        try:
+            return np.array(segments, dtype=object)
+        except ValueError:
+            return segments  # Ragged, which is refused too.
+    return segments
