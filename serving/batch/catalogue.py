@@ -24,6 +24,7 @@ from segue.errors import ConfigError, SegueError, SongError
 
 READ_SONGS = 1024  # In a batch; larger ones leave the cache.
 READ_SEGMENTS = 250_000  # 25 MB: a batch of very long songs ends early.
+MAPPED_BATCH_BYTES = 2**26  # Larger record batches, on average of a file, are mapped into memory.
 TABLE_SUFFIXES = (".arrow", ".arrows", ".feather", ".ipc", ".parquet", ".pq")
 
 
@@ -146,7 +147,7 @@ class Catalogue:
 
 
 class ArrowFile:
-    """An Arrow IPC file: memory-mapped where it is local, so that reading costs no copy."""
+    """An Arrow IPC file, read a record batch at a time."""
 
     divisible = True
 
@@ -175,7 +176,10 @@ class ArrowFile:
             first, last = int(self._firsts[index]), int(self._firsts[index + 1])
             stop = min(end, last)
             if stop > start:
-                batch = self._reader.get_batch(index).slice(start - first, stop - start)
+                try:
+                    batch = self._reader.get_batch(index).slice(start - first, stop - start)
+                except (pa.ArrowException, OSError) as error:
+                    raise SongError(f"{self.name}: cannot be read, it may have been cut short: {error}") from None
                 yield from rows_of(self.name, batch, start, keep)
             start, index = stop, index + 1
 
@@ -211,13 +215,16 @@ class ParquetFile:
         at = int(self._firsts[group])
         columns = [name for name in self._file.schema_arrow.names if name in {"song_id", "segments", *keep}]
         groups = list(range(group, last))
-        for batch in self._file.iter_batches(READ_SONGS, row_groups=groups, columns=columns, use_threads=False):
+        batches = self._file.iter_batches(READ_SONGS, row_groups=groups, columns=columns, use_threads=False)
+        while at < end:
+            try:
+                batch = next(batches)
+            except (pa.ArrowException, OSError, StopIteration) as error:
+                raise SongError(f"{self.name}: cannot be read, it may have been cut short: {error}") from None
             low, high = max(start - at, 0), min(end - at, len(batch))
             if high > low:
                 yield from rows_of(self.name, batch.slice(low, high - low), at + low, keep)
             at += len(batch)
-            if at >= end:
-                break
 
 
 class OtherSource:
@@ -344,12 +351,23 @@ def _open_local(path: Path, units: Units | None) -> SongFile:
             head = file.read(8)
         try:
             if head.startswith(b"ARROW1"):
-                return ArrowFile(str(path), pa.memory_map(str(path)), place, units)
+                return ArrowFile(str(path), _opened(path), place, units)
             if head.startswith(b"PAR1"):
                 return ParquetFile(str(path), str(path), place, units)
         except (pa.ArrowException, OSError) as error:
             raise SongError(f"{path}: the file cannot be read, it may be cut short: {error}") from None
     return OtherSource(path, open_source(path, units))
+
+
+def _opened(path: Path) -> pa.NativeFile:
+    """Return an Arrow file to read from.
+
+    One that is mapped ends the process if it is cut short meanwhile, where one that is read gives an error. So only
+    record batches that are too large to be read at once are mapped.
+    """
+    batches = pa.ipc.open_file(pa.memory_map(str(path))).num_record_batches
+    mapped = path.stat().st_size > MAPPED_BATCH_BYTES * max(batches, 1)
+    return pa.memory_map(str(path)) if mapped else pa.OSFile(str(path))
 
 
 def _open_remote(uri: str, units: Units | None) -> Iterator[SongFile]:
