@@ -84,5 +84,5 @@ def _draw_genres(reference: Reference, now: Reference, classes: Sequence[str]) -
     axes.set_yticks(at, [classes[one][:28] for one in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlabel("share of songs, as the cascade says")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2)
     return figure

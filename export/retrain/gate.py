@@ -83,10 +83,11 @@ class Gain:
     def __str__(self) -> str:
         low, high = self.points_between
         of = "" if self.artists is None else f" of {self.artists:,} artists"
+        p_value = "< 0.0001" if self.p_value < 1e-4 else f"= {self.p_value:.2g}"
         return (
             f"{self.points:+.1f} points on {self.songs:,} held-out songs{of} (champion {self.champion_accuracy:.3f}, "
             f"challenger {self.challenger_accuracy:.3f}; between {low:+.1f} and {high:+.1f}; "
-            f"McNemar p = {self.p_value:.2g}: {self.only_challenger} songs won, {self.only_champion} lost)"
+            f"McNemar p {p_value}: {self.only_challenger} songs won, {self.only_champion} lost)"
         )
 
 

@@ -6,7 +6,7 @@
 import os
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -127,7 +127,9 @@ def read_recipe(path: Path) -> Recipe:
     # Of a union dacite only says that no member fits; the shape tells which one is meant, and what is wrong with it.
     hooks[get_type_hints(TeacherRecipe)["network"]] = lambda network: _network(network, config)
     try:
-        return dacite.from_dict(Recipe, given, config)
+        recipe = dacite.from_dict(Recipe, given, config)
+        store = recipe.releases  # No path: an address would lose a slash.
+        return replace(recipe, releases=store and os.path.expanduser(os.path.expandvars(store)))  # noqa: PTH111
     except dacite.MissingValueError as error:
         raise ConfigError(
             f"{path}: expected a `{error.field_path}`, found none; `export/recipes/` has examples"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from segue.export.retrain.gate import GateRules, Recall, Verdict
 from segue.export.retrain.suspects import Suspect
@@ -52,7 +53,8 @@ def _draw_tradeoffs(verdict: Verdict) -> Figure:
     for name, rows, colour in zip(("champion", "challenger"), verdict.tradeoffs, (NONE, FINE), strict=True):
         points = [(row.us_per_song, row.accuracy) for row in rows]
         axes.plot(*zip(*points, strict=True), ".-", color=colour, markersize=3, linewidth=1.2, label=name)
-    axes.set_xscale("log")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_xlabel("microseconds a song")
     axes.set_ylabel("accuracy")
     axes.legend(frameon=False, loc="lower right")

@@ -4,11 +4,13 @@ A reload reads the bundle's folder again: verified, tried in a process of its ow
 one, then swapped. Requests in flight end with the bundle they began with. If the new one is bad, or takes too long,
 nothing happens but an error. Every worker watches one mark, in the server's folder, and reloads when it changes: SIGHUP
 to the server changes it, and so does the worker that was asked over HTTP, once it has seen that the new bundle is good.
+A server of a release store reloads as well whenever another release becomes the latest.
 """
 
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -21,8 +23,11 @@ from segue.serving.http.monitoring import Monitoring
 from segue.serving.http.server_folder import ServerFolder
 from segue.serving.http.settings import Settings
 from segue.serving.http.trial import find_faults
+from segue.serving.releases.follow import Follower
+from segue.serving.releases.store import ReleaseStore
 
 WATCH_EVERY_S = 0.5
+LOOK_TIMEOUT_S = 30.0  # For a release store to say whether it has changed.
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -32,23 +37,40 @@ class BundleSlot:
     """The open engine of a worker."""
 
     def __init__(
-        self, settings: Settings, monitoring: Monitoring, engine: Engine, folder: ServerFolder | None = None
+        self,
+        settings: Settings,
+        monitoring: Monitoring,
+        engine: Engine,
+        folder: ServerFolder | None = None,
+        follower: Follower | None = None,
     ) -> None:
-        """Begin with `engine`; `folder` is the server's, None where this is its only process."""
+        """Begin with `engine`; `folder` is the server's, None where this is its only process.
+
+        Where a release store is served, `follower` gave the bundle of `engine`.
+        """
         self.settings = settings
         self.monitoring = monitoring
         self.engine = engine
         self.analysers = Analysers(settings) if settings.audio else None
         self._folder = folder
+        self._follower = follower
         self._loading = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
+        self._looked_at = time.monotonic()
         self._seen = self._asked_at()
         monitoring.loaded(has_teacher=engine.has_teacher)
 
     @classmethod
     def open(cls, settings: Settings, monitoring: Monitoring, folder: ServerFolder | None = None) -> "BundleSlot":
         """Open the bundle that the settings name; without its teacher, if only that cannot be loaded."""
-        return cls(settings, monitoring, open_engine(settings, monitoring, teacher_must_load=False), folder)
+        follower = Follower(ReleaseStore(settings.releases)) if settings.releases else None
+        engine = open_engine(settings, monitoring, follower, teacher_must_load=False)
+        return cls(settings, monitoring, engine, folder, follower)
+
+    @property
+    def release(self) -> str | None:
+        """The name of the release that answers; None where a bundle is served that is in no store."""
+        return None if self._follower is None else self._follower.name_of(self.engine.bundle.manifest.version)
 
     @property
     def ready(self) -> bool:
@@ -60,7 +82,7 @@ class BundleSlot:
         async with self._loading:
             try:
                 new = await _in_a_thread_of_its_own(
-                    lambda: open_engine(self.settings, self.monitoring, teacher_must_load=True),
+                    lambda: open_engine(self.settings, self.monitoring, self._follower, teacher_must_load=True),
                     2 * self.settings.load_timeout_s,  # To try it, and to read and load it.
                 )
             except Exception:
@@ -85,7 +107,9 @@ class BundleSlot:
             await asyncio.sleep(WATCH_EVERY_S)
             try:
                 self.monitoring.flush()
-                if self._asked_at() != self._seen and (self._following is None or self._following.done()):
+                if self._following is not None and not self._following.done():
+                    continue
+                if self._asked_at() != self._seen or await self._has_moved():
                     self._following = asyncio.create_task(self._follow())
             except Exception:
                 logger.exception("the watch for reloads goes on after an error")
@@ -98,16 +122,26 @@ class BundleSlot:
         except Exception:
             logger.exception("the new bundle was refused, the old one stays")
 
+    async def _has_moved(self) -> bool:
+        """Return whether another release has become the latest; a store that cannot be asked has not moved."""
+        follower = self._follower
+        if follower is None or time.monotonic() - self._looked_at < follower.look_every_s:
+            return False
+        self._looked_at = time.monotonic()
+        return await _in_a_thread_of_its_own(follower.moved, LOOK_TIMEOUT_S)
+
     def _asked_at(self) -> int:
         return 0 if self._folder is None else self._folder.reload_asked_at()
 
 
-def open_engine(settings: Settings, monitoring: Monitoring, *, teacher_must_load: bool) -> Engine:
-    """Read the bundle that the settings name, try its models elsewhere, then load the same bytes.
+def open_engine(
+    settings: Settings, monitoring: Monitoring, follower: Follower | None = None, *, teacher_must_load: bool
+) -> Engine:
+    """Read the bundle of the settings, or the latest release; try its models elsewhere, then load the same bytes.
 
     A `BundleError` if that fails. Only where `teacher_must_load` is false may the teacher be missing.
     """
-    bundle = load_bundle(settings.bundle)
+    bundle = follower.latest().bundle if follower else load_bundle(settings.bundle)
     faults = find_faults(bundle, settings)
     if "student" in faults or (faults and teacher_must_load):
         raise BundleError("; ".join(faults.values()))

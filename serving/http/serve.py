@@ -7,8 +7,11 @@ Every option but host and port is an environment variable as well, which `docs/s
 its default leaves it to the variable. Tokens come from SEGUE_TOKENS or from a file, so that no list of processes
 shows them.
 
+Of a release store the latest release is served, and the next one as soon as it is published, without a pause.
+
 Example:
     segue serve artifacts/bundle --port 3000
+    segue serve s3://models/genres
     segue serve artifacts/bundle --workers 2 --tokens-file tokens --when-teacher-fails refuse
 """
 
@@ -20,6 +23,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
@@ -30,25 +34,28 @@ from segue.serving.bundle.load import load_bundle
 from segue.serving.http.schemas import EXAMPLE_REQUEST
 from segue.serving.http.settings import Settings
 from segue.serving.http.tokens import Tokens
+from segue.serving.releases.follow import Follower
+from segue.serving.releases.store import ReleaseStore, is_store
 
 HOME = Path(segue.__file__).resolve().parents[1]  # The folder that `segue` is imported from: a checkout, site-packages.
 DEFAULT = Settings()
 
 
-def serve(bundle: Positional[Path], port: int = 3000, host: str = "127.0.0.1", settings: Settings = DEFAULT) -> None:
+def serve(bundle: Positional[str], port: int = 3000, host: str = "127.0.0.1", settings: Settings = DEFAULT) -> None:
     """Serve a bundle over HTTP.
 
     Args:
-        bundle: The bundle's folder.
+        bundle: The bundle's folder, or a release store, whose latest release is served and followed.
         port: The port to listen on.
         host: The address to listen on, or a name of it; 0.0.0.0 and :: open the service to the network.
         settings: How to serve it.
     """
     file = settings.tokens_file
-    here = replace(settings, bundle=bundle.absolute(), tokens_file=None if file is None else file.resolve())
+    here = replace(settings, **_served(bundle), tokens_file=None if file is None else file.resolve())
     environment = os.environ | here.to_environment() | {"BENTOML_DO_NOT_TRACK": "true"}
     tokens = Tokens.of(Settings.from_environment(environment))
-    manifest = load_bundle(bundle).manifest
+    opened = Follower(ReleaseStore(here.releases)).latest().bundle if here.releases else load_bundle(here.bundle)
+    manifest = opened.manifest
     address, port = find_address(host, port)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     token = " -H 'authorization: Bearer '\"$TOKEN\"" if tokens.callers else ""
@@ -62,6 +69,13 @@ def serve(bundle: Positional[Path], port: int = 3000, host: str = "127.0.0.1", s
     command = [sys.executable, "-m", "bentoml", "serve", "segue.serving.http.service:GenreService"]
     os.chdir(HOME)
     os.execve(sys.executable, [*command, "--host", address, "--port", str(port)], environment)
+
+
+def _served(where: str) -> dict[str, Any]:
+    """Return the setting that names a bundle, or that names a release store."""
+    if not is_store(where):
+        return {"bundle": Path(where).absolute()}
+    return {"releases": where if "://" in where else str(Path(where).absolute())}
 
 
 def find_address(host: str, port: int) -> tuple[str, int]:

@@ -30,6 +30,7 @@ class Settings:
     """Settings of the service. The environment variable of a field is SEGUE_ and its name in capitals."""
 
     bundle: Suppress[Path] = Path("artifacts/bundle")  # The bundle's folder; a reload reads it again.
+    releases: Suppress[str] = ""  # A release store; its latest release is served instead of `bundle`, and followed.
     # Windows of a song that both models see, at most, instead of what the bundle says.
     windows: Annotated[Count | None, unset("INT")] = None
     provider: Provider = "auto"  # Where the models run; auto takes a GPU where there is one.

@@ -1,4 +1,4 @@
-"""The latest release of a store as a folder on this machine, and whether it has moved on."""
+"""The latest release of a store as a bundle on this machine, and whether the store has moved on."""
 
 import hashlib
 import os
@@ -6,9 +6,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from segue.errors import BundleError, SegueError
-from segue.serving.bundle.load import load_bundle
+from segue.errors import BundleError, ReleaseError, SegueError
+from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.releases.store import Release, ReleaseStore, Stamp
+
+LOCAL_LOOK_S, REMOTE_LOOK_S = 0.0, 5.0  # How often a watcher should ask whether the store has moved.
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class Here:
     """A release on this machine."""
 
     release: Release
-    folder: Path
+    bundle: Bundle
 
 
 class Follower:
@@ -33,6 +35,12 @@ class Follower:
         name = hashlib.sha256(store.where.encode()).hexdigest()[:12]
         self._cache = (cache or _user_cache()) / name
         self._seen = Stamp()
+        self._names: dict[str, str] = {}
+        self.look_every_s = REMOTE_LOOK_S if store.is_remote else LOCAL_LOOK_S
+
+    def name_of(self, version: str) -> str | None:
+        """Return the name of a release that this follower has read, by the version of its bundle."""
+        return self._names.get(version)
 
     def moved(self) -> bool:
         """Tell whether the store has changed since `latest` last looked; asks for a size and a time only."""
@@ -49,13 +57,15 @@ class Follower:
         while True:
             release = self._store.index().find("latest")
             try:
-                here = Here(release, self._folder(release))
-                load_bundle(here.folder)
-            except SegueError:
-                if self._store.index().find("latest") == release:  # Else it moved on, and what was read is pruned.
-                    raise
-            else:
-                return here
+                bundle = load_bundle(self._folder(release))
+            except SegueError as error:
+                if self._store.index().find("latest") != release:  # It moved on, and what was read is pruned.
+                    continue
+                if isinstance(error, ReleaseError):  # The store cannot be read now: worth another look.
+                    self._seen = Stamp()
+                raise
+            self._names[release.version] = release.name
+            return Here(release, bundle)
 
     def _folder(self, release: Release) -> Path:
         local = self._store.path(release)

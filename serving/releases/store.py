@@ -139,6 +139,11 @@ class ReleaseStore:
         """Whether there is a store."""
         return self.stamp() != Stamp()
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the store is not in a folder of this machine."""
+        return self._root is None
+
     def stamp(self) -> Stamp:
         """Return what changes whenever the index does."""
         info = self._storage.get_file_info(INDEX)

@@ -17,7 +17,10 @@ async def model(asked: Asked) -> Response:
     """Say which bundle answers: classes, threshold and guarantee, and how good it is."""
     manifest = asked.slot.engine.bundle.manifest
     card = MANIFEST.dump_python(manifest, mode="json", include=set(PUBLIC))
-    return json_response({name: card[name] for name in PUBLIC} | {"guarantee_text": str(manifest.guarantee)})
+    found = {name: card[name] for name in PUBLIC} | {"guarantee_text": str(manifest.guarantee)}
+    if asked.slot.release is not None:
+        found["release"] = asked.slot.release
+    return json_response(found)
 
 
 ENDPOINT = Endpoint(path="/v1/model", method="GET", answer=model, responses=problems(400, 401, 422, 500, 503))

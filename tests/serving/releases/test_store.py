@@ -304,9 +304,9 @@ def test_a_follower_sees_every_change_and_keeps_one_copy_of_a_remote_release(
         release = store.publish(another(number), "")
         assert follower.moved()
         here = follower.latest()
-        assert (here.release, version(here.folder)) == (release, release.version)
+        assert (here.release, here.bundle.manifest.version) == (release, release.version)
         assert not follower.moved()
     copies = [path.name for path in tmp_path.glob("cache/*/*")]
     assert copies == ([] if store.path(release) else [release.name])
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-    assert version(follower.latest().folder) == release.version
+    assert follower.latest().bundle.manifest.version == release.version
