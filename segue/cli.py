@@ -30,6 +30,7 @@ VERBS = {
     "study": ("segue.training.study", "run an experiment of the study, or your own, cell by cell, with a page"),
     "retrain": ("segue.export.retrain.retrain", "the whole chain from a recipe; what is unchanged is skipped"),
     "drift": ("segue.export.drift.drift", "whether songs have drifted from a bundle's, with a page"),
+    "compare": ("segue.export.retrain.compare", "ask two bundles about the same songs, and tell where they differ"),
     "releases": ("segue.serving.releases.releases", "keep releases: list, show, diff, publish, rollback, prune, fetch"),
     "doctor": ("segue.serving.doctor", "look at this installation, and at a bundle"),
 }

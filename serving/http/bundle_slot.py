@@ -16,12 +16,13 @@ from contextlib import suppress
 from typing import TypeVar
 
 from segue.errors import BundleError
-from segue.serving.bundle.load import load_bundle
+from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.http.audio import Analysers
 from segue.serving.http.engine import Engine
 from segue.serving.http.monitoring import Monitoring
 from segue.serving.http.server_folder import ServerFolder
 from segue.serving.http.settings import Settings
+from segue.serving.http.shadow import Shadow
 from segue.serving.http.trial import find_faults
 from segue.serving.releases.follow import Follower
 from segue.serving.releases.store import ReleaseStore
@@ -43,10 +44,11 @@ class BundleSlot:
         engine: Engine,
         folder: ServerFolder | None = None,
         follower: Follower | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         """Begin with `engine`; `folder` is the server's, None where this is its only process.
 
-        Where a release store is served, `follower` gave the bundle of `engine`.
+        Where a release store is served, `follower` gave the bundle of `engine`. A `shadow` is offered what it answers.
         """
         self.settings = settings
         self.monitoring = monitoring
@@ -54,6 +56,7 @@ class BundleSlot:
         self.analysers = Analysers(settings) if settings.audio else None
         self._folder = folder
         self._follower = follower
+        self.shadow = shadow
         self._loading = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
         self._looked_at = time.monotonic()
@@ -65,7 +68,8 @@ class BundleSlot:
         """Open the bundle that the settings name; without its teacher, if only that cannot be loaded."""
         follower = Follower(ReleaseStore(settings.releases)) if settings.releases else None
         engine = open_engine(settings, monitoring, follower, teacher_must_load=False)
-        return cls(settings, monitoring, engine, folder, follower)
+        shadow = Shadow.open(settings, monitoring, engine.bundle.manifest.units)
+        return cls(settings, monitoring, engine, folder, follower, shadow)
 
     @property
     def release(self) -> str | None:
@@ -134,6 +138,13 @@ class BundleSlot:
         return 0 if self._folder is None else self._folder.reload_asked_at()
 
 
+def read_bundle(settings: Settings, follower: Follower | None = None) -> Bundle:
+    """Return the bundle that the settings name: the latest release of their store, else the one in their folder."""
+    if settings.releases:
+        return (follower or Follower(ReleaseStore(settings.releases))).latest().bundle
+    return load_bundle(settings.bundle)
+
+
 def open_engine(
     settings: Settings, monitoring: Monitoring, follower: Follower | None = None, *, teacher_must_load: bool
 ) -> Engine:
@@ -141,7 +152,7 @@ def open_engine(
 
     A `BundleError` if that fails. Only where `teacher_must_load` is false may the teacher be missing.
     """
-    bundle = follower.latest().bundle if follower else load_bundle(settings.bundle)
+    bundle = read_bundle(settings, follower)
     faults = find_faults(bundle, settings)
     if "student" in faults or (faults and teacher_must_load):
         raise BundleError("; ".join(faults.values()))

@@ -1,7 +1,7 @@
 """Metrics for Prometheus. Every label takes values from a fixed list, so the number of series is bounded."""
 
 from collections import Counter as Counted
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,6 +72,12 @@ class Monitoring:
         self._waiting = Gauge("segue_waiting_songs", "Songs that wait for a model.", ["model"], **at)
         self._teachers = Gauge("segue_workers_with_teacher", "Workers whose teacher is loaded.", **at)
         self._reloads = Counter("segue_reloads", "Bundles that a worker was told to load.", ["result"], **at)
+        self._shadow = Counter(
+            "segue_shadow_songs",
+            "Songs that the challenger in the shadow was offered, by the genre they were answered.",
+            ["result", "genre"],
+            **at,
+        )
         self._shared = SharedMetrics(registry, folder)
         self._pending_requests: list[tuple[str, int, float, Reason | None]] = []
         self._pending_answers: list[tuple[Answers, NDArray[np.float64], Sequence[str]]] = []
@@ -102,6 +108,11 @@ class Monitoring:
     def loaded(self, *, has_teacher: bool) -> None:
         """Record whether the teacher of the open bundle was loaded."""
         self._teachers.set(has_teacher)
+
+    def shadowed(self, results: Mapping[tuple[str, str], int]) -> None:
+        """Count songs that a challenger was offered, by result and by the genre that they were answered."""
+        for labels, songs in results.items():
+            self._shadow.labels(*labels).inc(songs)
 
     def reloaded(self, result: Literal["swapped", "refused"]) -> None:
         """Count a reload."""

@@ -12,6 +12,7 @@ Of a release store the latest release is served, and the next one as soon as it 
 Example:
     segue serve artifacts/bundle --port 3000
     segue serve s3://models/genres
+    segue serve artifacts/releases --shadow artifacts/challenger --shadow-share 0.05
     segue serve artifacts/bundle --workers 2 --tokens-file tokens --when-teacher-fails refuse
 """
 
@@ -30,12 +31,11 @@ from tyro.conf import Positional
 import segue
 from segue.command import run
 from segue.errors import ConfigError
-from segue.serving.bundle.load import load_bundle
+from segue.serving.http.bundle_slot import read_bundle
 from segue.serving.http.schemas import EXAMPLE_REQUEST
 from segue.serving.http.settings import Settings
 from segue.serving.http.tokens import Tokens
-from segue.serving.releases.follow import Follower
-from segue.serving.releases.store import ReleaseStore, is_store
+from segue.serving.releases.store import is_store
 
 HOME = Path(segue.__file__).resolve().parents[1]  # The folder that `segue` is imported from: a checkout, site-packages.
 DEFAULT = Settings()
@@ -51,11 +51,11 @@ def serve(bundle: Positional[str], port: int = 3000, host: str = "127.0.0.1", se
         settings: How to serve it.
     """
     file = settings.tokens_file
-    here = replace(settings, **_served(bundle), tokens_file=None if file is None else file.resolve())
+    shadow = settings.shadow and settings.shadow.absolute()
+    here = replace(settings, **_served(bundle), shadow=shadow, tokens_file=None if file is None else file.resolve())
     environment = os.environ | here.to_environment() | {"BENTOML_DO_NOT_TRACK": "true"}
     tokens = Tokens.of(Settings.from_environment(environment))
-    opened = Follower(ReleaseStore(here.releases)).latest().bundle if here.releases else load_bundle(here.bundle)
-    manifest = opened.manifest
+    manifest = read_bundle(here).manifest
     address, port = find_address(host, port)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     token = " -H 'authorization: Bearer '\"$TOKEN\"" if tokens.callers else ""

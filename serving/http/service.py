@@ -20,9 +20,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from segue.errors import SegueError
-from segue.serving.bundle.load import load_bundle
 from segue.serving.http.bento import ImageWithBundle
-from segue.serving.http.bundle_slot import BundleSlot
+from segue.serving.http.bundle_slot import BundleSlot, read_bundle
 from segue.serving.http.connections import Connections, serve_with
 from segue.serving.http.document import documented
 from segue.serving.http.endpoints.registry import ENDPOINTS
@@ -102,7 +101,7 @@ class GenreService:
         its handler, and a thread waits for it.
         """
         try:
-            load_bundle(Settings.from_environment().bundle)
+            read_bundle(Settings.from_environment())
         except SegueError as error:
             raise BentoMLException(str(error)) from None
         folder = ServerFolder.make()

@@ -18,6 +18,7 @@ PREFIX = "SEGUE_"
 Trouble = Literal["degrade", "refuse"]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Nats = Annotated[float, Field(ge=0)]
 Words = Annotated[
     tuple[str, ...],
@@ -33,6 +34,8 @@ class Settings:
     releases: Suppress[str] = ""  # A release store; its latest release is served instead of `bundle`, and followed.
     # Windows of a song that both models see, at most, instead of what the bundle says.
     windows: Annotated[Count | None, unset("INT")] = None
+    shadow: Annotated[Path | None, unset("BUNDLE")] = None  # A challenger that is asked too, and only counted.
+    shadow_share: Share = 0.1  # Share of the requests that the challenger is asked about.
     provider: Provider = "auto"  # Where the models run; auto takes a GPU where there is one.
     workers: Count = 1  # Processes that answer; a second one answers while a killed one comes back.
     threads: Count = 1  # Threads of each model, in each worker; at small batches one is faster than two.

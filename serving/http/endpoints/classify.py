@@ -66,6 +66,8 @@ async def _answered(asked: Asked, songs: SongsIn, in_query: Dial) -> Reply:
     if songs.errors:
         monitoring.bad_songs(len(songs.errors))
     answers = await engine.answer(songs.sound, setting.threshold_nats) if len(songs.sound) else None
+    if answers is not None and asked.slot.shadow is not None:
+        asked.slot.shadow.offer(songs.sound, [manifest.classes[choice] for choice in answers.choice])
     errors = {place: str(error) for place, error in songs.errors.items()}
     return Reply.of(songs.song_ids, errors, answers, manifest, setting)
 
