@@ -22,7 +22,7 @@ def test_two_bundles_are_compared_by_class_and_by_doubt(
     write_manifest(other, replace(load_bundle(other).manifest, threshold_nats=0.0))  # The teacher answers all.
     found: Compared = compare(bundle, other, mixed_songs)
     table = SongTable(mixed_songs)
-    said: Sequence[np.ndarray] = [  # type: ignore[type-arg]
+    said: Sequence[np.ndarray] = [
         open_cascade(load_bundle(one)).answer(table.songs(range(len(table)))).choice for one in (bundle, other)
     ]
     same = said[0] == said[1]
