@@ -1,8 +1,8 @@
 """Songs in JSON: `{"songs": [{"id", "segments"}], "threshold"?, "mode"?, "features"?}`.
 
 Python's objects take up to thirty times the bytes of the JSON that they are read from. So a body is cut where its songs
-begin and end, which takes no objects, and read song by song, a long song piece by piece; what stays is float32. A long
-song is first counted: it may hold no more brackets and quotes than songs have.
+begin and end, which takes no objects, and read song by song, a long song piece by piece; what stays is float32. A large
+body is first counted: it may hold no more brackets, quotes and numbers than songs have.
 """
 
 import json
@@ -22,9 +22,9 @@ from segue.serving.http.refusal import Refusal
 from segue.serving.http.songs_in import SongsIn, counted
 
 PIECE_BYTES = 2**18  # What is read at once: a few milliseconds, and 8 MB of Python's objects at most.
-MARKS = {"brackets": (b"[", b"{"), "quotes": (b'"',), "commas": (b",",), "escapes": (b"\\",)}
-# What a longer song may hold. A segment of 25 numbers takes 52 bytes at least, and a song has three texts.
-BYTES_A_BRACKET, BYTES_A_QUOTE, SPARE_MARKS = 40, 16, 100_000
+MARKS = {"braces": (b"{",), "brackets": (b"[", b"{"), "quotes": (b'"',), "commas": (b",",), "escapes": (b"\\",)}
+# What a larger body may hold. A segment of 25 numbers takes 52 bytes at least, and a song has three texts.
+BYTES_A_BRACKET, BYTES_A_QUOTE, SPARE_MARKS = 40, 6, 100_000
 MAX_NUMBERS = 2**23  # And what a larger body may.
 MAX_ESCAPES = 2**17
 FOUND = {
@@ -41,7 +41,8 @@ SEGMENTS = re.compile(rb'"segments"[ \t\n\r]*+:[ \t\n\r]*+\[')
 def read_json(body: bytes, units: Units, max_songs: int) -> SongsIn:
     """Read the songs of a body; a `Refusal` if it is not what this module says."""
     if len(body) > PIECE_BYTES:
-        _refuse_more(body, commas=MAX_NUMBERS, escapes=MAX_ESCAPES)
+        braces, quotes = (len(body) // one + SPARE_MARKS for one in (BYTES_A_BRACKET, BYTES_A_QUOTE))
+        _refuse_more(body, braces=braces, quotes=quotes, commas=MAX_NUMBERS, escapes=MAX_ESCAPES)
     reader = _Reader(body)
     values: dict[str, Any] = {}
     song_ids: list[str] = []
@@ -204,9 +205,7 @@ def _song(text: bytes, is_plain: bool, where: str) -> tuple[str, Any]:
         # To numpy a boolean among numbers is a number.
         prepared = _booleans_kept if _has_booleans(text) else _packed
         return _id(song, where), prepared(song["segments"])
-    _refuse_more(
-        text, brackets=len(text) // BYTES_A_BRACKET + SPARE_MARKS, quotes=len(text) // BYTES_A_QUOTE + SPARE_MARKS
-    )
+    _refuse_more(text, brackets=len(text) // BYTES_A_BRACKET + SPARE_MARKS)
     found = SEGMENTS.search(text)
     if found is None:
         raise Refusal(422, "bad body", f"{where}: expected an object with id and segments, found a large one without")
