@@ -144,7 +144,13 @@ def set_dial(
     settings = thresholds(setting_says[0])[:, None] if len(steps) == 2 else path[::-1]
     rows = sweep(setting_says, setting_labels, ladder, settings, us_per_window)
     write_tradeoff(folder / TRADEOFF, rows)
-    draw_tradeoff(folder / PICTURE, rows, found, guarantee)
+    (stands,) = sweep(setting_says, setting_labels, ladder, np.array([nats]), us_per_window)
+    two_rungs: tuple[TradeoffRow, ...] = ()
+    if len(steps) > 2:
+        ends, costs = (setting_says[0], setting_says[-1]), (us_per_window[0], us_per_window[-1])
+        straight = Ladder((steps[0].model, steps[-1].model), (0.0,), on_fallback)
+        two_rungs = sweep(ends, setting_labels, straight, thresholds(setting_says[0])[:, None], costs)
+    draw_tradeoff(folder / PICTURE, rows, found, guarantee, stands.us_per_song, two_rungs)
     draw_reliability(
         folder / RELIABILITY,
         setting_labels,
