@@ -86,9 +86,10 @@ class Reference:
 
 
 def write_reference(folder: Path, songs: SongTable, rows: Ints, says: Sequence[Predictions], ladder: Ladder) -> None:
-    """Write the reference of the songs of `rows`, in ascending order, given what each rung says of them."""
+    """Write the reference of the songs of `rows`, given what each rung says of them."""
     kept = one_of_each_artist(songs.groups, rows)
-    at = np.searchsorted(rows, kept)
+    order = np.argsort(rows)
+    at = order[np.searchsorted(rows, kept, sorter=order)]
     says = [one.take(at) for one in says]
     said = ladder.climb(lambda rung, some: says[rung].take(some))
     Reference.of(songs, kept, said, says[0].cross_entropy_nats, says[0].probs.shape[1]).write(folder)

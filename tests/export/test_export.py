@@ -32,6 +32,7 @@ from tests.support.random_songs import save
 
 FILES = (
     "student.onnx", "teacher.onnx", "tradeoff.csv", "tradeoff.png", "reliability.png", "trained_on.npy", "README.md",
+    "reference.npz",
 )  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def test_every_file_of_a_bundle_has_its_hash_in_the_manifest(bundle: Path) -> No
 def test_the_manifest_says_what_was_exported(bundle: Path, student_run: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     songs_sha256 = hashlib.sha256((student_run.parent / "songs.arrow").read_bytes()).hexdigest()
-    assert manifest["format_version"] == 3
+    assert manifest["format_version"] == 4
     assert manifest["classes"] == list(CLASSES)
     assert (manifest["units"], manifest["features"]) == ("raw", "echonest")
     assert manifest["feature_names"] == list(FEATURE_NAMES)
