@@ -23,9 +23,9 @@ VERBS = {
         "set the dial anew: to an accuracy, a fallback rate, a speed, or a promise",
     ),
     "evaluate": ("segue.serving.evaluate", "measure a bundle on labelled songs, with the trade-off table"),
-    "classify": ("segue.serving.classify", "put a genre on files: audio, or any other source"),
+    "classify": ("segue.serving.classify", "classify a few files: audio, or any other source"),
     "serve": ("segue.serving.http.serve", "answer over HTTP"),
-    "score": ("segue.serving.batch.score", "classify every song of a table"),
+    "score": ("segue.serving.batch.score", "classify every song of a catalogue"),
     "bench": ("segue.bench.speed", "songs per second and latency of student, teacher and cascade"),
     "study": ("segue.training.study", "run an experiment of the study, or your own, cell by cell, with a page"),
     "retrain": ("segue.export.retrain.retrain", "the whole chain from a recipe; what is unchanged is skipped"),
@@ -36,7 +36,17 @@ VERBS = {
 }
 
 # The extra that brings a library which the base install lacks.
-EXTRAS = {"torch": "train", "onnx": "train", "sklearn": "train", "safetensors": "train", "dacite": "train"}
+EXTRAS = {
+    "torch": "train",
+    "onnx": "train",
+    "sklearn": "train",
+    "safetensors": "train",
+    "dacite": "train",
+    "optuna": "study",
+    "soundfile": "audio",
+    "soxr": "audio",
+    "ray": "cluster",
+}
 
 USAGE = "usage: segue VERB [OPTIONS]      segue VERB --help tells all about one"
 

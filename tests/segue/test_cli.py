@@ -124,7 +124,8 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
 
     monkeypatch.setattr(cli, "import_module", fail)
     assert cli.main(["train-teacher", "songs.arrow"]) == 1
-    expected = f"segue train-teacher: {library} is not installed: `pip install 'segue-genres[train]'`\n"
+    extra = cli.EXTRAS[library]
+    expected = f"segue train-teacher: {library} is not installed: `pip install 'segue-genres[{extra}]'`\n"
     assert capsys.readouterr() == ("", expected)
 
 
