@@ -5,6 +5,7 @@ gives the songs of both; read, the first is an error, and the second is seen by 
 Arrow file in one of the canonical types stay on the disk until they are asked for.
 """
 
+import io
 import json
 import os
 import weakref
@@ -46,9 +47,7 @@ class SteadyFile:
 
     def stream(self) -> pa.PythonFile:
         """Return it as Arrow reads files, from the beginning."""
-        file = open(self._handle, "rb", buffering=0, closefd=False)  # noqa: SIM115
-        file.seek(0)
-        return pa.PythonFile(file, "r")
+        return pa.PythonFile(_Stream(self), "r")
 
     def read(self, position: int, count: int) -> bytes:
         """Return `count` bytes from `position` on."""
@@ -78,6 +77,32 @@ class SteadyFile:
                 f"{self.path}: the file was written to while it was read: expected {self._before.st_size} bytes, found "
                 f"{now.st_size}. Start again when it is whole; a file that is replaced by another does no harm."
             )
+
+
+class _Stream(io.RawIOBase):
+    """A file from its beginning; each stream has a place of its own in it, so that threads can read side by side."""
+
+    def __init__(self, file: SteadyFile) -> None:
+        self._file, self._at = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size}[whence]
+        return self._at
+
+    def read(self, count: int | None = -1) -> bytes:
+        rest = max(self._file.size - self._at, 0)
+        found = self._file.read(self._at, rest if count is None or count < 0 else min(count, rest)) if rest else b""
+        self._at += len(found)
+        return found
 
 
 class Read(Protocol):

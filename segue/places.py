@@ -30,7 +30,7 @@ def check_last(
     What a shell makes of `*.arrow` may end in a song table that nobody meant to write. So the last path must end in
     one of `suffixes`, and must not be there yet. One exception lets a command be repeated: there is exactly one
     source, `verb` made what is at `out` and did not make the source, and the source is a folder or differs from `out`
-    in folder and in name.
+    in folder and in name. A text behind a link counts as its own: somebody laid the link to say where the output goes.
 
     Args:
         sources: the paths before it.
@@ -52,7 +52,8 @@ def check_last(
     _check_apart(out, place, reads)
     repeated = (
         len(sources) == 1
-        and made_by(place) == verb != made_by(sources[0])
+        and _is_replaceable(out, place, verb)
+        and made_by(sources[0]) != verb
         and (
             sources[0].is_dir()
             or (
@@ -82,7 +83,7 @@ def check_out(out: Path, verb: str, reads: Sequence[Path], *, overwrite: bool) -
     """
     place = file_place(out)
     _check_apart(out, place, reads)
-    if place.exists() and not overwrite and made_by(place) != verb:
+    if place.exists() and not overwrite and not _is_replaceable(out, place, verb):
         raise ConfigError(
             f"{out}: expected nothing there, or what `segue {verb}` made; found {_described(place)}, which would be "
             "lost. Choose another place, or say --overwrite."
@@ -119,6 +120,18 @@ def made_by(file: Path) -> str | None:
     if page:
         return page[1].decode()
     return "score" if _SCORE_CSV.match(head) else None
+
+
+def _is_replaceable(out: Path, place: Path, verb: str) -> bool:
+    """Tell whether `verb` made what is at a place, or `out` is a link to a text there that no verb made."""
+    maker = made_by(place)
+    return maker == verb or (maker is None and out.is_symlink() and place.is_file() and _is_text(place))
+
+
+def _is_text(file: Path) -> bool:
+    with file.open("rb") as opened:
+        head = opened.read(HEAD_BYTES)
+    return b"\0" not in head and not head.startswith((b"ARROW1", b"PAR1", b"PK", b"\x89HDF"))
 
 
 def _noted(schema: pa.Schema) -> str | None:

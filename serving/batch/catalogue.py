@@ -5,6 +5,7 @@ the batch that is read, and no id is ever in a Python list.
 """
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +17,11 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from segue.data.columns import song_columns
+from segue.data.columns import check_schema, song_columns
 from segue.data.song import N_FEATURES, Ints, Songs, Units
 from segue.data.sources.registry import open_source
 from segue.data.sources.source import Skipped, Source
+from segue.data.table_file import SteadyFile, read_noted
 from segue.errors import ConfigError, SegueError, SongError
 
 READ_SONGS = 1024  # In a batch; larger ones leave the cache.
@@ -151,13 +153,16 @@ class ArrowFile:
 
     divisible = True
 
-    def __init__(self, name: str, file: pyarrow.NativeFile, place: "Place", units: Units | None) -> None:
+    def __init__(self, name: str, file: pyarrow.NativeFile, place: "Place | LocalPlace", units: Units | None) -> None:
         """Open it."""
         self.name = name
         self._place = place
         self._reader = pa.ipc.open_file(file)
         self.units = units_of(name, self._reader.schema, units)
-        sizes = [self._reader.get_batch(index).num_rows for index in range(self._reader.num_record_batches)]
+        # Of a batch only the ids are read: how many there are is known before all that could be scored is read.
+        ids = pa.ipc.IpcReadOptions(included_fields=[self._reader.schema.get_field_index("song_id")])
+        heads = pa.ipc.open_file(file, options=ids)
+        sizes = [heads.get_batch(index).num_rows for index in range(heads.num_record_batches)]
         self._firsts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
     @property
@@ -189,7 +194,7 @@ class ParquetFile:
 
     divisible = True
 
-    def __init__(self, name: str, file: Any, place: "Place", units: Units | None) -> None:
+    def __init__(self, name: str, file: Any, place: "Place | LocalPlace", units: Units | None) -> None:
         """Open it."""
         self.name = name
         self._place = place
@@ -281,6 +286,21 @@ class Place:
         return f"{info.size}, {info.mtime_ns}"
 
 
+@dataclass(frozen=True)
+class LocalPlace:
+    """Where a file lies on this machine; its name need not be text."""
+
+    path: Path
+
+    def fingerprint(self) -> str:
+        """Return size and time of the last change; a file that is gone is a `SongError`."""
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise SongError(f"{self.path}: was there when the run began, and is gone: {error.strerror}") from None
+        return f"{found.st_size}, {found.st_mtime_ns}"
+
+
 def rows_of(name: str, batch: pa.RecordBatch, first: int, keep: Sequence[str]) -> Iterator[Rows]:
     """Yield the songs of a record batch, checked but for their values, in batches small enough for the cache.
 
@@ -312,13 +332,16 @@ def _spans(songs: Songs) -> Iterator[tuple[int, int]]:
 
 
 def units_of(name: str, schema: pa.Schema, fallback: Units | None) -> Units:
-    """Return the units that a table's metadata says, or else `fallback`; a `SongError` where neither does."""
-    stated = (schema.metadata or {}).get(b"segue.units", b"").decode(errors="replace") or fallback
-    if stated == "raw" or stated == "standardised":
-        return stated
-    raise SongError(
-        f"{name}: expected the metadata 'segue.units' to say raw or standardised, found {stated!r}. --units says it."
-    )
+    """Return the units that a table's metadata says, or else `fallback`, after a check of the schema.
+
+    Raises:
+        SongError: it is not that of a song table, or neither says the units.
+    """
+    try:
+        check_schema(schema)
+        return read_noted(schema, fallback).units
+    except SongError as error:
+        raise SongError(f"{name}: {error}") from None
 
 
 def _open(place: str, units: Units | None) -> Iterator[SongFile]:
@@ -345,7 +368,7 @@ def _open(place: str, units: Units | None) -> Iterator[SongFile]:
 
 
 def _open_local(path: Path, units: Units | None) -> SongFile:
-    place = Place(pyarrow.fs.LocalFileSystem(), str(path))
+    place = LocalPlace(path)
     if path.is_file():
         with path.open("rb") as file:
             head = file.read(8)
@@ -353,7 +376,7 @@ def _open_local(path: Path, units: Units | None) -> SongFile:
             if head.startswith(b"ARROW1"):
                 return ArrowFile(str(path), _opened(path), place, units)
             if head.startswith(b"PAR1"):
-                return ParquetFile(str(path), str(path), place, units)
+                return ParquetFile(str(path), SteadyFile(path).stream(), place, units)
         except (pa.ArrowException, OSError) as error:
             raise SongError(f"{path}: the file cannot be read, it may be cut short: {error}") from None
     return OtherSource(path, open_source(path, units))
@@ -365,9 +388,9 @@ def _opened(path: Path) -> pa.NativeFile:
     One that is mapped ends the process if it is cut short meanwhile, where one that is read gives an error. So only
     record batches that are too large to be read at once are mapped.
     """
-    batches = pa.ipc.open_file(pa.memory_map(str(path))).num_record_batches
+    batches = pa.ipc.open_file(pa.memory_map(os.fsencode(path))).num_record_batches
     mapped = path.stat().st_size > MAPPED_BATCH_BYTES * max(batches, 1)
-    return pa.memory_map(str(path)) if mapped else pa.OSFile(str(path))
+    return pa.memory_map(os.fsencode(path)) if mapped else pa.OSFile(os.fsencode(path))
 
 
 def _open_remote(uri: str, units: Units | None) -> Iterator[SongFile]:

@@ -134,7 +134,12 @@ def open_run(folder: Path, plan: Mapping[str, Any], *, overwrite: bool) -> Itera
             draft.unlink(missing_ok=True)
         with atomic_file(folder / PLAN) as draft:
             draft.write_text(json.dumps(plan, indent=2) + "\n")
-        yield RunFolder(folder)
+        try:
+            yield RunFolder(folder)
+        except Exception:
+            if not any(folder.glob("part-*.parquet")):  # Nothing to go on with, so it shall not be in the way.
+                shutil.rmtree(folder)
+            raise
 
 
 @contextmanager

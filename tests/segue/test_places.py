@@ -148,6 +148,11 @@ def test_behind_a_link_the_file_is_replaced_and_the_link_stays(tmp_path: Path) -
         assert draft.parent == target.parent
         draft.write_text("new")
     assert (target.read_text(), out.readlink()) == ("new", Path("disk/t.csv"))
+    note, table = file(tmp_path / "disk/note.csv", "old"), tmp_path / "disk/t.arrow"
+    check_out(link(tmp_path / "note.csv", note), "score", [], overwrite=False)
+    table.write_bytes(b"ARROW1\0\0")
+    with pytest.raises(ConfigError, match="that no verb made"):
+        check_out(link(tmp_path / "table.csv", table), "score", [], overwrite=False)
     dangling = link(tmp_path / "d.csv", tmp_path / "disk/none.csv")
     with atomic_file(dangling) as draft:
         draft.write_text("new")
