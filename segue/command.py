@@ -110,7 +110,8 @@ def _type_name(hint: Any) -> str:
 
 def to_json(result: Any) -> str:
     """Return a dataclass, or a dict of them, as one JSON document; floats keep every digit, and a NaN becomes null."""
-    return json.dumps(_plain(result), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_plain(result), indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace").decode()  # A file's name need not be text; JSON spells that \\udce9.
 
 
 def _plain(value: Any) -> Any:

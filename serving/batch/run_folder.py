@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segue.atomic import atomic_file
+from segue.data.sources.source import readable
 from segue.errors import ConfigError
 from segue.serving.batch.scorer import Part, Reject
 
@@ -77,7 +78,7 @@ class RunFolder:
         rejects = self.folder / "rejects" / self.part(index).name
         if part.rejects:
             with atomic_file(rejects) as draft:
-                pq.write_table(_reject_table(note.source, part.rejects), draft)
+                pq.write_table(_reject_table(readable(note.source), part.rejects), draft)
         else:
             rejects.unlink(missing_ok=True)
         metadata = {b"segue.made_by": b"score", NOTE: json.dumps(vars(note), sort_keys=True).encode()}

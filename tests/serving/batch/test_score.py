@@ -344,3 +344,20 @@ def test_a_folder_of_other_files_is_left_alone(bundle: Path, mixed_songs: Path, 
     with pytest.raises(ConfigError, match=r"found a folder of other files, no _run\.json"):
         score(bundle, (str(mixed_songs),), tmp_path / "thesis", overwrite=True)
     assert [file.name for file in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
+
+
+def test_a_table_whose_name_is_no_text_is_scored_and_its_bad_songs_are_named(bundle: Path, tmp_path: Path) -> None:
+    for suffix in ("arrow", "parquet"):
+        path = tmp_path / f"caf\udce9.{suffix}"
+        batch = random_batch([120, 120])
+        batch.songs.segments[120, 12] = 2.0
+        save(path, batch)
+        found = score(bundle, (str(path),), tmp_path / f"{suffix}.csv")
+        assert (found.songs, (tmp_path / f"{suffix}.csv").is_file()) == (1, True)
+
+
+def test_a_table_that_is_refused_leaves_nothing_behind(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.arrow").write_bytes(b"ARROW1\0\0 and nothing more")
+    with pytest.raises(SongError, match=r"bad\.arrow: "):
+        score(bundle, (str(tmp_path / "bad.arrow"),), tmp_path / "out.csv")
+    assert [file.name for file in tmp_path.iterdir()] == ["bad.arrow"]
