@@ -23,7 +23,9 @@ GENRES, FALLBACK = "genres", "fallback rate"
 class DriftRules:
     """When songs count as drifted."""
 
-    alpha: float = 0.05  # Chance that songs of the same kind raise an alarm.
+    # Chance that songs of the same kind raise an alarm, over references as well as songs. A bundle has one reference;
+    # an unlucky draw of it is compared with all later songs, and then the chance is a few times as large.
+    alpha: float = 0.01
     least_gap: float = 0.1  # Least gap between distribution functions, or share of songs of another genre, to matter.
     least_rate: float = 0.05  # Least difference in the fallback rate to matter.
 
