@@ -249,6 +249,6 @@ def test_without_tensorboard_its_install_is_told_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(MissingDependencyError, match=r"tensorboard is not installed\. .*\[tensorboard\]"):
+    with pytest.raises(MissingDependencyError, match=r"tensorboard is not installed: .*\[tensorboard\]"):
         Journal.open(tmp_path / "run", SETTINGS, resume=False, tensorboard=True)
     assert not [*tmp_path.iterdir()]
