@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bentoml.exceptions import BentoMLException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
+import segue
 from segue.errors import SegueError
 from segue.serving.http.bento import ImageWithBundle
 from segue.serving.http.bundle_slot import BundleSlot, read_bundle
@@ -100,8 +102,11 @@ class GenreService:
         would also end every worker at SIGHUP, good or bad the new bundle. So the signal is blocked before BentoML sets
         its handler, and a thread waits for it.
         """
+        settings = Settings.from_environment()
+        # A relative path is one in the folder of the Bento's files: workers run there, this process need not.
+        home = Path(segue.__file__).resolve().parents[1]
         try:
-            read_bundle(Settings.from_environment())
+            read_bundle(replace(settings, bundle=home / settings.bundle))
         except SegueError as error:
             raise BentoMLException(str(error)) from None
         folder = ServerFolder.make()
