@@ -4,7 +4,6 @@ moto wants older libraries than ours, so it is a tool and no dependency: `uv too
 """
 
 import os
-import shutil
 import subprocess
 import time
 import urllib.error
@@ -23,9 +22,9 @@ START_TIMEOUT_S = 60
 @contextmanager
 def s3_server() -> Iterator[str]:
     """Run a server while the block lasts and yield the address of an empty bucket; without moto the test is skipped."""
-    command = os.environ.get("SEGUE_S3_SERVER") or shutil.which("moto_server")
+    command = os.environ.get("SEGUE_S3_SERVER")
     if not command:
-        pytest.skip("needs an S3 server: `uv tool install 'moto[server]==5.2.5'`, or its path in SEGUE_S3_SERVER")
+        pytest.skip("needs an S3 server: `uv tool install 'moto[server]==5.2.5'`, and its path in SEGUE_S3_SERVER")
     port = free_port()
     words = [command, "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

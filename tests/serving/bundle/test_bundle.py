@@ -89,7 +89,7 @@ def test_a_bundle_is_read_as_its_manifest_says(bundle: Path) -> None:
         (write("[1, 2]"), "manifest.json: not a manifest: TypeError"),
         (write("{}"), "manifest.json: not a manifest: KeyError.'format_version'"),
         (edit(lambda one: one.update(format_version=1)), "bundle format 4, found 1. Export it again"),
-        (edit(lambda one: one.update(format_version=4)), "bundle format 4, found 4. Export it again"),
+        (edit(lambda one: one.update(format_version=5)), "bundle format 4, found 5. Export it again"),
         (edit(lambda one: one.pop("threshold_nats")), r"not a manifest of format 4: (.|\n)*threshold_nats"),
         (edit(lambda one: one.update(classes=3)), r"not a manifest of format 4: (.|\n)*classes"),
         (edit(lambda one: one["student"].pop("temperature")), r"format 4: (.|\n)*student.temperature"),

@@ -111,5 +111,5 @@ def test_no_request_gets_an_undocumented_answer(
 
     ask()
     if path == "/v1/classify" and allowed == GenerationMode.POSITIVE:
-        assert {kind for kind, _ in seen} == {*READERS}
+        assert {*READERS} <= {kind for kind, _ in seen} <= {*READERS, "audio/mpeg", "multipart/form-data"}
         assert {status for _, status in seen} >= {200, 400, 422}
