@@ -22,12 +22,16 @@ class JoinedSongs(SongTable):
         """Join two tables of the same units; the second may have no class that the first has not.
 
         Raises:
-            SongError: units differ, or a song is in both.
+            SongError: units or features differ, or a song is in both.
             LabelError: the second has a class of its own.
         """
         if first.units != second.units:
             raise SongError(
                 f"{second.path}: expected {first.units} songs as in {first.path}, found {second.units} ones"
+            )
+        if first.features != second.features:
+            raise SongError(
+                f"{second.path}: expected {first.features} features as in {first.path}, found {second.features}"
             )
         both = set(first.song_ids) & set(second.song_ids)
         if both:
@@ -36,7 +40,7 @@ class JoinedSongs(SongTable):
                 f"{min(both)!r} among them"
             )
         self.path, self.second_path = first.path, second.path
-        self.units, self.classes = first.units, first.classes
+        self.units, self.features, self.classes = first.units, first.features, first.classes
         self.song_ids = [*first.song_ids, *second.song_ids]
         self.groups = [*first.groups, *second.groups]
         self.second_labels = [*first.second_labels, *second.second_labels]
