@@ -30,7 +30,7 @@ def test_http_scorer_and_evaluation_agree_on_every_song(
         songs = [{"id": table.song_ids[row], "segments": table.segments(row).tolist()} for row in some]
         over_http += service.classify(songs, threshold=BOTH_ANSWER_NATS).json()["songs"]
 
-    score(bundle, (str(mixed_songs),), tmp_path / "scores.parquet", threshold=BOTH_ANSWER_NATS)
+    score(bundle, (str(mixed_songs),), tmp_path / "scores.parquet", threshold=BOTH_ANSWER_NATS, probs=True)
     scored = pq.read_table(tmp_path / "scores.parquet").to_pylist()
 
     cascade = open_cascade(load_bundle(bundle))
