@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUNDLE ?= artifacts/bundle
 PORT ?= 3000
+PEERS_PYTHON ?= /usr/bin/python3
 RECIPE ?=
 
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-audio test check package serve bench figures lock clean
+.PHONY: help setup demo demo-audio test check package serve bench peers figures lock clean
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,6 +54,15 @@ serve: setup  ## Serve BUNDLE on PORT
 bench: setup  ## Measure BUNDLE
 	$(BIN)/segue bench $(BUNDLE)
 
+# PyTriton's server is linked to Debian's Python 3.11, and so all peers have it.
+PEERS := $(patsubst bench/peers/requirements/%.txt,.venv-peers/%/done,$(wildcard bench/peers/requirements/*.txt))
+
+peers: setup $(PEERS)  ## Compare the service of BUNDLE with other servers of the same models (ARGUMENTS="--only fastapi segue")
+	$(BIN)/python -m segue.bench.peers $(BUNDLE) $(ARGUMENTS)
+
+.venv-peers/%/done: bench/peers/requirements/%.txt
+	-$(PEERS_PYTHON) -m venv $(@D) && $(@D)/bin/python -m pip install --quiet --no-deps --requirement $< && touch $@
+
 figures: setup  ## Measure the demo's bundle again and write the figures of README.md
 	$(BIN)/segue evaluate artifacts/bundle artifacts/demo/test.arrow --json > artifacts/demo.json
 	$(BIN)/segue bench artifacts/bundle --songs artifacts/demo/test.arrow --batches 1 256 1024 --json > artifacts/speed.json
@@ -64,4 +74,4 @@ lock: setup  ## Write the installed versions to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 clean:  ## Remove the virtual environment and everything made
-	rm -rf $(VENV) artifacts
+	rm -rf $(VENV) .venv-peers artifacts

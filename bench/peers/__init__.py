@@ -1,0 +1,1 @@
+"""The same cascade behind other servers, asked by the same load generator in one run."""

@@ -1,0 +1,1 @@
+"""The peers: one module a server, each set up as its own documentation recommends."""
