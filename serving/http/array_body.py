@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from segue.data.song import N_FEATURES, WINDOW, Floats, Units, check_songs
+from segue.data.song import N_FEATURES, WINDOW, Floats, Songs, as_segments
+from segue.errors import SongError
 from segue.serving.http.refusal import Refusal
 from segue.serving.http.songs_in import SONG_BYTES, SongsIn, counted
 
 
-def read_raw(body: bytes, units: Units, max_songs: int) -> SongsIn:
+def read_raw(body: bytes, max_songs: int) -> SongsIn:
     """Read n x 120 x 25 little-endian float32, and nothing else; a `Refusal` if it is not that."""
     if len(body) % SONG_BYTES:
         raise Refusal(
@@ -20,10 +21,10 @@ def read_raw(body: bytes, units: Units, max_songs: int) -> SongsIn:
             f"body: expected {WINDOW} x {N_FEATURES} little-endian float32 a song, {SONG_BYTES} bytes; "
             f"found {len(body)} bytes, which are {len(body) / SONG_BYTES:.3f} songs",
         )
-    return _array_of_songs(np.frombuffer(body, dtype="<f4"), units, max_songs)
+    return _array_of_songs(np.frombuffer(body, dtype="<f4"), max_songs)
 
 
-def read_npy(body: bytes, units: Units, max_songs: int) -> SongsIn:
+def read_npy(body: bytes, max_songs: int) -> SongsIn:
     """Read what `numpy.save` writes of (n, 120, 25), (n, 3000), or one song (segments, 25); a `Refusal` if not."""
     shape, fortran, dtype, start = _npy_header(body)
     if dtype.kind not in "fiu":
@@ -45,9 +46,11 @@ def read_npy(body: bytes, units: Units, max_songs: int) -> SongsIn:
         values = np.frombuffer(body, dtype, offset=start).astype(np.float32, copy=False)
     values = values.reshape(shape, order="F" if fortran else "C")
     if is_one_song:
-        sound, errors = check_songs([values], ["0"], units)
-        return SongsIn(["0"], sound, errors)
-    return _array_of_songs(np.ascontiguousarray(values), units, max_songs)
+        try:
+            return SongsIn(["0"], Songs.of([as_segments(values, "0")]), {})
+        except SongError as error:
+            return SongsIn(["0"], Songs.of([]), {0: SongError(*error.args)})
+    return _array_of_songs(np.ascontiguousarray(values), max_songs)
 
 
 def _npy_header(body: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
@@ -68,9 +71,8 @@ def _npy_header(body: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]
     return shape, fortran, dtype, file.tell()
 
 
-def _array_of_songs(values: Floats, units: Units, max_songs: int) -> SongsIn:
+def _array_of_songs(values: Floats, max_songs: int) -> SongsIn:
     count = values.size // (WINDOW * N_FEATURES)
     counted(count, max_songs)
     song_ids = [str(place) for place in range(count)]
-    sound, errors = check_songs(values.reshape(count, WINDOW, N_FEATURES), song_ids, units)
-    return SongsIn(song_ids, sound, errors)
+    return SongsIn(song_ids, Songs.of(values.reshape(count, WINDOW, N_FEATURES)), {})

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from segue.data.columns import SongColumns, check_schema, song_columns
-from segue.data.song import Songs, Units, check_songs
+from segue.data.song import Songs
 from segue.errors import SongError
 from segue.serving.http.refusal import Refusal
 from segue.serving.http.songs_in import SongsIn, counted
@@ -14,10 +14,10 @@ from segue.serving.http.songs_in import SongsIn, counted
 SPARE_MESSAGES = 64  # Beside one a song: the schema, dictionaries, empty batches.
 
 
-def read_arrow(body: bytes, units: Units, max_songs: int) -> SongsIn:
+def read_arrow(body: bytes, max_songs: int) -> SongsIn:
     """Read the song table (song_id, segments) of a stream; a `Refusal` if it is not one."""
     try:
-        parts, features = _columns(body, units, max_songs)
+        parts, metadata = _columns(body, max_songs)
     except (pa.ArrowException, OSError, ValueError, struct.error):
         raise Refusal(
             400, "malformed body", "body: expected an Arrow IPC stream, found one that cannot be read"
@@ -40,20 +40,18 @@ def read_arrow(body: bytes, units: Units, max_songs: int) -> SongsIn:
     }
     whole = np.flatnonzero(lengths)
     segments = parts[0].segments if len(parts) == 1 else np.concatenate([part.segments for part in parts])
-    sound, wrong = check_songs(Songs(segments, lengths[whole]), [song_ids[row] for row in whole], units)
+    # A song table that does not say is of a time when all were the Echo Nest's.
+    features = metadata.get("segue.features", "echonest" if "segue.units" in metadata else None)
     return SongsIn(
-        song_ids, sound, errors | {int(whole[place]): error for place, error in wrong.items()}, features=features
+        song_ids, Songs(segments, lengths[whole]), errors, features=features, units=metadata.get("segue.units")
     )
 
 
-def _columns(body: bytes, units: Units, max_songs: int) -> tuple[list[SongColumns], str | None]:
+def _columns(body: bytes, max_songs: int) -> tuple[list[SongColumns], dict[str, str]]:
     _check_messages(body, max_songs)
     with pa.ipc.open_stream(body) as stream:
         check_schema(stream.schema)
         metadata = stream.schema.metadata or {}
-        stated = metadata.get(b"segue.units", units.encode()).decode(errors="replace")
-        if stated != units:
-            raise SongError(f"expected {units} songs for this bundle, found {stated!r:.40} ones")
         parts, found = [], 0
         for batch in stream:
             found += batch.num_rows
@@ -62,9 +60,7 @@ def _columns(body: bytes, units: Units, max_songs: int) -> tuple[list[SongColumn
             if batch.num_rows:
                 parts.append(song_columns(batch))
     counted(found, max_songs)
-    # A song table that does not say is of a time when all were the Echo Nest's.
-    features = metadata.get(b"segue.features", b"echonest" if b"segue.units" in metadata else None)
-    return parts, features and features.decode(errors="replace")
+    return parts, {name.decode(errors="replace"): value.decode(errors="replace") for name, value in metadata.items()}
 
 
 def _check_messages(body: bytes, max_songs: int) -> None:

@@ -1,10 +1,12 @@
 """The songs of a request, whatever its body: what all readers return, and what they refuse alike."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from segue.data.song import N_FEATURES, WINDOW, Songs
+import numpy as np
+
+from segue.data.song import N_FEATURES, WINDOW, Fault, Songs, Units
 from segue.errors import SongError
 from segue.serving.http.refusal import Refusal
 
@@ -22,11 +24,24 @@ class SongsIn:
     """The songs of a request."""
 
     song_ids: Sequence[str]
-    sound: Songs  # Those that can be answered, in their order.
+    sound: Songs  # Those without an error, in their order. Until `checked`, nobody has looked at their values.
     errors: dict[int, SongError]  # What is wrong with each of the others, by its place.
     mode: Any = None  # What the body says of the dial, unchecked.
     threshold: Any = None
     features: Any = None  # Which analyser made the segments, as the body says; None: it does not.
+    units: Any = None  # And their units.
+
+    def checked(self, units: Units) -> "SongsIn":
+        """Return the same with an error for each song whose values are no song's."""
+        faults = self.sound.faults(units)
+        return self.without(faults) if faults else self
+
+    def without(self, faults: Mapping[int, Fault]) -> "SongsIn":
+        """Return the same with an error in place of some of the sound songs, by their rows among those."""
+        places = [place for place in range(len(self.song_ids)) if place not in self.errors]
+        wrong = {places[row]: SongError(fault.of_song(self.song_ids[places[row]])) for row, fault in faults.items()}
+        rows = np.array([row for row in range(len(self.sound)) if row not in faults], dtype=np.int64)
+        return replace(self, sound=self.sound.take(rows), errors=self.errors | wrong)
 
 
 def counted(found: int, max_songs: int) -> None:

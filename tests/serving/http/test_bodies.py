@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from segue.data.columns import FLAT_WINDOW, SEGMENTS
 from segue.data.song import ROUNDING, Floats
 from segue.serving.http.bodies import ARROW, JSON, NPY, RAW, SongsIn, read
-from segue.serving.http.json_body import PIECE_BYTES
+from segue.serving.http.json_body import PIECE_BYTES, read_json
 from segue.serving.http.receiving import inflate
 from segue.serving.http.refusal import Refusal
 from tests.support.random_songs import random_segments
@@ -183,6 +183,11 @@ def test_a_bad_song_of_a_table_has_an_error_of_its_own(song: Any, message: str) 
         ([[[0.5]] * 25], "expected shape (segments, 25)"),
         ([[0.5] * 24 + [10**400]], "expected numbers, found one too large"),
         ([[0.5] * 24 + [10**300]], "segment 0: expected finite numbers, found inf in loudness_start_db"),
+        ([[0.5] * 24, [0.5] * 26], "expected segments of 25 numbers each, found rows of unequal length"),
+        ([[0.5] * 24 + [[-5.0]]], "expected segments of 25 numbers each, found rows of unequal length"),
+        ([[0.5] * 25, []], "expected segments of 25 numbers each, found rows of unequal length"),
+        ([[[0.5]] * 24 + [[]] + [[0.5, 0.5]]], "expected segments of 25 numbers each, found rows of unequal length"),
+        ([0.5, [0.5] * 24], "expected segments of 25 numbers each, found rows of unequal length"),
     ],
 )
 def test_a_bad_song_of_a_json_body_has_an_error_of_its_own(song: Any, message: str) -> None:
@@ -288,6 +293,26 @@ def test_json_is_read_however_it_is_written(before: bytes, space: str, song_id: 
     assert found.song_ids == [song_id] * 2
     np.testing.assert_array_equal(found.sound[0], OTHERS[1])
     assert found.threshold == (0.5 if b"thr" in before else None)
+
+
+def test_numbers_are_read_as_python_reads_them() -> None:
+    texts = ["1", "-0", "1e-400", "0.1", "1E2", "3.4028234e38", "9007199254740993", "-9223372036854775808",
+             "18446744073709551615", "123456789012345678901234567890", "1.7976931348623157e308"]  # fmt: skip
+    rows = [[one] * 24 + ["-1"] for one in texts]
+    lists = [f"[{', '.join(row)}]" for row in rows]
+    body = f'{{"songs": [{{"id": "a[", "segments": [{", ".join(lists)}]}}]}}'
+    expected = np.array(json.loads(body)["songs"][0]["segments"], dtype=np.float64)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(read_json(body.encode(), 10).sound[0], expected.astype(np.float32))
+        for one, numbers in zip(lists, expected, strict=True):
+            alone = f'{{"songs":[{{"segments":[{one}],"id":"a"}}]}}'
+            np.testing.assert_array_equal(read_json(alone.encode(), 10).sound[0][0], numbers.astype(np.float32))
+
+
+def test_a_byte_order_mark_is_no_json() -> None:
+    with pytest.raises(Refusal) as refusal:
+        ask(b"\xef\xbb\xbf" + songs_json(OTHERS), JSON)
+    assert refusal.value.status == 400
 
 
 @pytest.mark.parametrize("song_id", ["a", 'a "quoted" one]', "é"])
