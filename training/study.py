@@ -30,6 +30,7 @@ from segue.command import run, to_json
 from segue.errors import ConfigError
 from segue.machine import usable_cores
 from segue.provenance import Provenance, provenance
+from segue.training.fit.execution import Device
 from segue.training.studies.own import read_study
 from segue.training.studies.registry import STUDIES, load_study
 from segue.training.studies.run_cells import Songs, check_artists, run_cells
@@ -107,6 +108,7 @@ def study(
     epochs: int | None = None,
     most_songs: int | None = None,
     jobs: int = usable_cores(),
+    device: Device = "cpu",
     list: bool = False,
 ) -> Listed | Studied:
     """Run a study.
@@ -121,6 +123,7 @@ def study(
         epochs: Epochs of each training, in place of those of the study.
         most_songs: Learn from so many songs at most, and validate on a fourth as many.
         jobs: Cells that run side by side, one thread each.
+        device: Where they train; cells side by side share a GPU.
         list: List the studies and do nothing else.
     """
     if list:
@@ -146,7 +149,7 @@ def study(
     scale = Scale(seeds or (1 if quick else chosen.seeds), len(table.classes), len(train), quick, epochs)
     cells = chosen.cells(scale)
     log.info("%s: %d cells on %d songs", name, len(cells), len(train))
-    outcomes = run_cells(cells, of_study, out, jobs)
+    outcomes = run_cells(cells, of_study, out, jobs, device)
     majority = np.bincount(table.labels[validation]).max() / len(validation)
     found = Found(name, str(songs), len(train), len(validation), float(majority), scale, outcomes)
     studied = conclude(chosen, found, time.perf_counter() - started)

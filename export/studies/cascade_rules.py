@@ -26,7 +26,6 @@ from segue.training.networks.build import SingleConfig, build
 from segue.training.networks.dense import DenseConfig
 from segue.training.networks.recurrent import RecurrentConfig
 from segue.training.networks.standardise import Standardise
-from segue.training.studies.fits import ON_CPU
 from segue.training.studies.study import Bench, Cell, Claim, Outcome, Scale, Study, grid
 
 Doubles = NDArray[np.float64]
@@ -82,7 +81,8 @@ def probs_of(bench: Bench, config: SingleConfig, loop: LoopConfig, seed: int) ->
         loss = LabelLoss(LabelConfig(), labels, len(table.classes))
         return fit(
             network, table, rows=rows, targets=Targets(torch.from_numpy(labels)), loss=loss,
-            validation_rows=bench.validation, config=replace(loop, seed=seed), name=config.shape, execution=ON_CPU,
+            validation_rows=bench.validation, config=replace(loop, seed=seed), name=config.shape,
+            execution=bench.execution,
         ).validation_logits  # fmt: skip
 
     logits = bench.array("cascade", [config, loop, seed], make)

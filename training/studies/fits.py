@@ -16,7 +16,6 @@ from segue.data.table import SongTable, write_table
 from segue.errors import RunError
 from segue.stages import key
 from segue.training.fit.autoencoder import pretrain
-from segue.training.fit.execution import Execution
 from segue.training.fit.journal import Epoch
 from segue.training.fit.loop import Fit as Fitted
 from segue.training.fit.loop import LoopConfig, fit
@@ -28,7 +27,6 @@ from segue.training.report.importance import importances
 from segue.training.studies.study import Bench, Outcome
 
 Objective = Literal["best", "best tenth", "last"]
-ON_CPU = Execution(device="cpu")
 
 
 def objective(epochs: list[Epoch], kind: Objective) -> float:
@@ -80,7 +78,7 @@ class LabelFit:
             loss = LabelLoss(self.labels, table.labels[train], len(table.classes))
             fitted = fit(
                 network, table, rows=train, targets=targets, loss=loss, validation_rows=validation, config=loop,
-                name=self.network.shape, execution=ON_CPU,
+                name=self.network.shape, execution=bench.execution,
             )  # fmt: skip
         except RunError as error:
             return Outcome(0.0, notes=[str(error)])
@@ -145,7 +143,7 @@ class FoldFit:
         fitted = fit(
             network, table, rows=rows[~held_out], targets=Targets(torch.from_numpy(labels)),
             loss=LabelLoss(LabelConfig(), labels, n_classes), validation_rows=rows[held_out], config=loop,
-            name=f"fold {self.fold + 1}", execution=ON_CPU,
+            name=f"fold {self.fold + 1}", execution=bench.execution,
         )  # fmt: skip
         bench.array("logits", [self, seed], lambda: fitted.validation_logits)
         return outcome_of(fitted, "best")
@@ -189,7 +187,7 @@ class StudentFit:
             fitted = fit(
                 network, table, rows=rows, targets=targets,
                 loss=DistillationLoss(self.distillation), validation_rows=bench.validation,
-                config=replace(self.loop, seed=seed), name="student", execution=ON_CPU,
+                config=replace(self.loop, seed=seed), name="student", execution=bench.execution,
             )  # fmt: skip
         except RunError as error:
             return Outcome(0.0, notes=[str(error)])

@@ -21,7 +21,6 @@ from segue.training.fit.losses import DistillationLoss, LabelLoss, Loss, Targets
 from segue.training.networks.build import build
 from segue.training.networks.network import Network
 from segue.training.networks.standardise import Standardise
-from segue.training.studies.fits import ON_CPU
 from segue.training.studies.pretraining import pretrain
 from segue.training.studies.study import Bench, Cell, Claim, Found, Outcome, Scale, Study
 from segue.training.studies.variants import VARIANTS, Distilled, Joined, Trained, Variant
@@ -135,7 +134,7 @@ class VariantFit:
         config = replace(variant.loop, seed=seed, keep="last", windows=WINDOWS)
         fit(
             network, table, rows=rows, targets=targets, loss=loss, validation_rows=held_rows, config=config,
-            name=variant.network.shape, execution=ON_CPU,
+            name=variant.network.shape, execution=bench.execution,
         )  # fmt: skip
         return network
 

@@ -20,6 +20,7 @@ from segue.data.splits import Shares, split
 from segue.data.table import SongTable
 from segue.errors import ConfigError, LabelError, SongError
 from segue.stages import Stages
+from segue.training.fit.execution import Device, Execution
 from segue.training.studies.study import Bench, Cell, Outcome, describe, outcome_from
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,9 @@ def check_artists(table: SongTable) -> None:
         )
 
 
-def run_cells(cells: Sequence[Cell], songs: Songs, out: Path, jobs: int) -> dict[str, list[Outcome]]:
+def run_cells(
+    cells: Sequence[Cell], songs: Songs, out: Path, jobs: int, device: Device = "cpu"
+) -> dict[str, list[Outcome]]:
     """Run the cells that are not in `out` yet, `jobs` at a time, and return the outcomes of each setting.
 
     A study that is stopped or killed loses the cells that were running, and no other.
@@ -89,7 +92,7 @@ def run_cells(cells: Sequence[Cell], songs: Songs, out: Path, jobs: int) -> dict
     with tqdm(total=len(cells), initial=len(found), unit=" cells", disable=None, file=sys.stderr) as progress:
         for wave in sorted({cell.wave for cell in cells}):
             pending = [cell for cell in cells if cell.wave == wave and name_of(cell) not in found]
-            for cell, outcome in _run(pending, songs, out, jobs, made_from):
+            for cell, outcome in _run(pending, songs, out, jobs, made_from, device):
                 found[name_of(cell)] = outcome
                 progress.update()
     outcomes: dict[str, list[Outcome]] = {}
@@ -99,16 +102,16 @@ def run_cells(cells: Sequence[Cell], songs: Songs, out: Path, jobs: int) -> dict
 
 
 def _run(
-    cells: Sequence[Cell], songs: Songs, out: Path, jobs: int, made_from: object
+    cells: Sequence[Cell], songs: Songs, out: Path, jobs: int, made_from: object, device: Device
 ) -> Iterator[tuple[Cell, Outcome]]:
     """Yield every cell with its outcome, as they are done."""
     if min(jobs, len(cells)) < 2:
         for cell in cells:
-            yield cell, run_cell(cell, songs, out, made_from)
+            yield cell, run_cell(cell, songs, out, made_from, device)
         return
     # A fresh process each, and not a fork of this one, whose threads would not come along.
     with ProcessPoolExecutor(min(jobs, len(cells)), get_context("spawn"), initializer=_begin) as pool:
-        running = {pool.submit(run_cell, cell, songs, out, made_from): cell for cell in cells}
+        running = {pool.submit(run_cell, cell, songs, out, made_from, device): cell for cell in cells}
         try:
             for done in as_completed(running):
                 yield running[done], done.result()
@@ -122,10 +125,10 @@ def _begin() -> None:
     torch.set_num_threads(1)
 
 
-def run_cell(cell: Cell, songs: Songs, out: Path, made_from: object) -> Outcome:
+def run_cell(cell: Cell, songs: Songs, out: Path, made_from: object, device: Device = "cpu") -> Outcome:
     """Run a cell in this process and keep its outcome."""
     table, train, validation = songs.open()
-    bench = Bench(table, train, validation, out / "kept")
+    bench = Bench(table, train, validation, out / "kept", Execution(device=device))
     bench.folder.mkdir(parents=True, exist_ok=True)
     kept = Stages(out / "cells").result(
         name_of(cell), lambda: cell.fit.run(bench, cell.seed), settings=_settings(cell, made_from)

@@ -16,6 +16,7 @@ from segue.atomic import atomic_file
 from segue.data.song import Floats, Ints
 from segue.data.table import SongTable
 from segue.stages import key
+from segue.training.fit.execution import Execution
 from segue.training.fit.journal import Epoch
 from segue.training.fit.loop import LoopConfig
 from segue.training.networks.build import SingleConfig
@@ -71,6 +72,7 @@ class Bench:
     train: Ints  # Rows.
     validation: Ints
     folder: Path
+    execution: Execution = Execution(device="cpu")
 
     def array(self, name: str, settings: object, make: Callable[[], Floats]) -> Floats:
         """Return what `make` returns, from the folder if it was made from these `settings` before."""
