@@ -184,12 +184,13 @@ def _measure(songs: SongTable, threads: int, rounds: int) -> TrainingSpeed:
     plain_optimiser = Adam(plain.parameters(), lr=LOOP.learning_rate)
     feed, loss, plain_losses = RecordingFeed(songs), RecordingLoss(), list[float]()
     lesson = EpochTrainer("speed", rows, songs.lengths, Targets(labels), feed, loss, LOOP)
+    steps = lesson.steps(network, optimiser)
     standard = network.standardise(feed.windows(rows, np.zeros_like(rows)))
     moments: list[float] = []
     for epoch in tqdm(range(1, rounds + 2), unit=" rounds", disable=None, file=sys.stderr):
         feed.batches.clear()
         moments.append(time.perf_counter())
-        lesson.learn(network, optimiser, epoch, tqdm(disable=True))
+        lesson.learn(steps, epoch, tqdm(disable=True))
         moments.append(time.perf_counter())
         plain_losses += _plain_epoch(
             plain, plain_optimiser, [(standard[batch], labels[batch]) for batch in feed.batches]

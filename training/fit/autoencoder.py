@@ -79,9 +79,9 @@ def pretrain(network: DenseNetwork, songs: SongTable, rows: Ints, config: LoopCo
         trainer = EpochTrainer(
             f"autoencoder {depth + 1}", rows, songs.lengths[rows], targets, feed, squared_error, config
         )
-        error = float("nan")
+        steps, error = trainer.steps(autoencoder, optimiser), float("nan")
         with tqdm(total=config.n_epochs * len(rows), disable=None, unit=" songs", file=sys.stderr) as progress:
             for epoch in range(1, config.n_epochs + 1):
-                error = trainer.learn(autoencoder, optimiser, epoch, progress).loss
+                error = trainer.learn(steps, epoch, progress).loss
         errors.append(error)
     return errors

@@ -18,7 +18,7 @@ class Execution:
     device: Device = "auto"  # Where it trains; auto takes a GPU where there is one, and cuda insists on it.
     # Processor threads; 1 is best beside other work. Default: one for each core.
     threads: Annotated[int | None, unset("INT")] = None
-    compile: bool = False  # Compile recurrences: up to half a minute first; gru and lstm gain by it. A GPU always does.
+    compile: bool = False  # Compile recurrences: up to half a minute first; gru and lstm gain by it.
     resume: bool = False  # Go on after the last epoch of a run that was stopped, to the very same result.
     tensorboard: bool = False  # Write metrics for TensorBoard too, into the run folder.
 

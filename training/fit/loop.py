@@ -28,6 +28,7 @@ from segue.training.fit.journal import Checkpoint, Epoch, Journal
 from segue.training.fit.losses import Loss, Targets
 from segue.training.fit.optimisers import Decay, Optimiser, OptimiserName
 from segue.training.fit.schedules import Schedule, cyclic, one_cycle
+from segue.training.fit.steps import BatchSteps
 from segue.training.networks.network import Network
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ def fit(
     check_songs(songs, rows)
     device = execution.pick_device()
     network.to(device)
-    if execution.compile or device.type == "cuda":
+    if execution.compile:
         network.compile_parts()
     optimiser = Optimiser(
         config.optimiser, network.parameters(), config.weight_decay, momentum=config.momentum, decay=config.decay
@@ -168,6 +169,7 @@ def fit(
         optimiser.load(saved.optimiser)
         epochs, best = [*saved.epochs], {key: tensor.to(device) for key, tensor in saved.best.items()}
     lesson = EpochTrainer(name, rows, songs.lengths[rows], targets.to(device), open_feed(songs, device), loss, config)
+    steps = lesson.steps(network, optimiser)
     labels = songs.labels[validation_rows]
     with tqdm(
         total=config.n_epochs * len(rows), initial=len(epochs) * len(rows), desc=name, unit=" songs", disable=None,
@@ -177,7 +179,7 @@ def fit(
             if _stalled(epochs, config.patience):
                 break
             started = time.perf_counter()
-            learnt = lesson.learn(network, optimiser, number, progress)
+            learnt = lesson.learn(steps, number, progress)
             songs_per_s = len(rows) / (time.perf_counter() - started)
             logits = predict(network, songs, validation_rows, config.windows)
             lesson.check_answers(logits, number, learnt.rate, network.n_parts)
@@ -210,7 +212,7 @@ class EpochTrainer:
     name: str
     rows: Ints
     lengths: Ints  # (n,) of the songs, in segments.
-    targets: Targets
+    targets: Targets  # Where the network is.
     feed: Feed
     loss: Loss
     config: LoopConfig
@@ -221,8 +223,13 @@ class EpochTrainer:
         """Batches in an epoch; batch normalisation has nothing to measure in a batch of one."""
         return min(math.ceil(len(self.rows) / self.config.batch_songs), len(self.rows) // 2)
 
-    def learn(self, network: Network, optimiser: Optimiser, epoch: int, progress: Any) -> Learnt:
-        """Train `network` on every song once; a loss that is not a number is a `RunError`."""
+    def steps(self, network: Network, optimiser: Optimiser) -> BatchSteps:
+        """Return what `learn` takes steps with, from epoch to epoch."""
+        return BatchSteps(network, optimiser, self.loss, self.config.clip_norm)
+
+    def learn(self, steps: BatchSteps, epoch: int, progress: Any) -> Learnt:
+        """Train the network of `steps` on every song once; a loss that is not a number is a `RunError`."""
+        network = steps.network
         rng = np.random.default_rng([self.config.seed, epoch])
         torch.manual_seed(int(rng.integers(2**63)))
         network.train()
@@ -233,16 +240,16 @@ class EpochTrainer:
         order = rng.permutation(len(self.rows)) if self.shuffle else np.arange(len(self.rows))
         for batch in np.array_split(order, self.n_batches):
             targets = self.targets.of(torch.from_numpy(batch).to(self.targets.labels.device))
-            of_batch: list[Tensor] = []
-            for logits in network.parts(self._windows(batch, rng, network)):
-                cost = self.loss(logits, targets)
-                rate = self.config.rate(first + len(costs) + len(of_batch), self.config.n_epochs * steps_an_epoch)
-                optimiser.step(cost, rate, self.config.clip_norm)
-                of_batch.append(cost.detach())
-            costs += torch.stack(of_batch).tolist()
+            rates = [
+                self.config.rate(first + len(costs) + part, self.config.n_epochs * steps_an_epoch)
+                for part in range(network.n_parts)
+            ]
+            taken = steps.take(self._windows(batch, rng, network), targets, rates)
+            costs += taken.costs.tolist()
+            rate = rates[-1]
             self._check_finite(costs, first, rate)
             labelled = targets.labels != NO_LABEL
-            right += int((logits.argmax(dim=1) == targets.labels)[labelled].sum())
+            right += int((taken.logits.argmax(dim=1) == targets.labels)[labelled].sum())
             known += int(labelled.sum())
             progress.update(len(batch))
         return Learnt(float(np.mean(costs)), right / known if known else None, rate)

@@ -62,9 +62,10 @@ class LabelLoss:
 
     def __call__(self, logits: Tensor, targets: Targets) -> Tensor:
         """Return the mean cross-entropy over the songs of a batch that have a label."""
-        weights = None if self._weights is None else self._weights.to(logits.device)
+        if self._weights is not None:
+            self._weights = self._weights.to(logits.device)
         return functional.cross_entropy(
-            logits, targets.labels, weights, ignore_index=NO_LABEL, label_smoothing=self._smoothing
+            logits, targets.labels, self._weights, ignore_index=NO_LABEL, label_smoothing=self._smoothing
         )
 
 

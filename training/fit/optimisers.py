@@ -49,7 +49,12 @@ class Optimiser:
             for key in GATHERED[name]
         }
 
-    def step(self, cost: Tensor, rate: float, clip_norm: float) -> None:
+    @property
+    def is_recordable(self) -> bool:
+        """Tell whether a CUDA graph can hold a step: not of rmsprop, which reads its learning rate on the processor."""
+        return self._name != "rmsprop"
+
+    def step(self, cost: Tensor, rate: float | Tensor, clip_norm: float) -> None:
         """Take one step against the gradient of `cost`, a number, at a learning rate.
 
         A gradient that is longer than `clip_norm` is shortened to it.
@@ -63,7 +68,7 @@ class Optimiser:
             for places, decay in self._groups:
                 self._update(places, decay, rate)
 
-    def _update(self, places: list[int], decay: float, rate: float) -> None:
+    def _update(self, places: list[int], decay: float, rate: float | Tensor) -> None:
         weights = [self.weights[at] for at in places]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         gathered = {key: [tensors[at] for at in places] for key, tensors in self._gathered.items()}
@@ -76,7 +81,7 @@ class Optimiser:
         elif self._name == "rmsprop":
             rmsprop(
                 weights, gradients, gathered["square_avg"], [], [], gathered["step"], foreach=False,
-                weight_decay=decay, lr=rate, alpha=0.99, eps=1e-8, momentum=0.0, centered=False,
+                weight_decay=decay, lr=float(rate), alpha=0.99, eps=1e-8, momentum=0.0, centered=False,
             )  # fmt: skip
         else:
             formula = adamw if self._name == "adamw" else adam

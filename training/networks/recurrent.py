@@ -209,7 +209,6 @@ class RecurrentNetwork(HeadedNetwork):
         self.config = config
         self.standardise = standardise
         self._part: Callable[[Tensor, Progress, Tensor | None], tuple[Tensor, Progress]] = self._advance
-        self._compiled = False
         self.front = Convolutions(channels=[config.convolution], kernel=config.kernel) if config.convolution else None
         cell = CELLS[config.cell]
         self.input = nn.Linear(config.convolution or N_FEATURES, cell.gates * config.state, bias=config.norm == "none")
@@ -254,26 +253,19 @@ class RecurrentNetwork(HeadedNetwork):
         return self._parts(segments, self.config.bptt_steps)
 
     def compile_parts(self) -> None:
-        """Compile a part; on a GPU it becomes a graph, so that its many small kernels are launched at once."""
-        on_gpu = self.input.weight.is_cuda
-        self._part = torch.compile(self._advance, mode="reduce-overhead" if on_gpu else "default")
-        self._compiled = True
+        """Compile what is learnt from at once; a whole window, which a compiler would unroll, is never compiled."""
+        self._part = torch.compile(self._advance)
 
     def _parts(self, segments: Tensor, n_steps: int) -> Iterator[Tensor]:
         # In memory one step after the other, so that the steps of a part are read without a copy.
         standard = self.standardise(segments.transpose(0, 1).contiguous()).transpose(0, 1)
         statistics = summary(standard) if self.config.summary else None
         progress = self._start(standard)
+        part = self._part if self.training else self._advance
         for start in range(0, standard.shape[1], n_steps):
-            if self._compiled:
-                torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-            logits, progress = self._part(self._seen(standard, start, start + n_steps), progress, statistics)
+            logits, progress = part(self._seen(standard, start, start + n_steps), progress, statistics)
             yield logits
-            progress = Progress(*(tuple(self._kept(tensor) for tensor in tensors) for tensors in progress))
-
-    def _kept(self, tensor: Tensor) -> Tensor:
-        """Return a result of a part for the next one; a compiled part writes that one's results in its place."""
-        return tensor.detach().clone() if self._compiled else tensor.detach()
+            progress = Progress(*(tuple(tensor.detach() for tensor in tensors) for tensors in progress))
 
     def _start(self, standard: Tensor) -> Progress:
         """Return the progress before the first segment: zeros."""

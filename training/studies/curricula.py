@@ -119,8 +119,9 @@ class CurriculumFit:
                 shuffle=shuffle,
             )  # fmt: skip
             errors: list[float] = []
+            steps = trainer.steps(network, optimiser)
             for _ in range(times):
-                learnt = trainer.learn(network, optimiser, len(epochs) + 1, tqdm(disable=True))
+                learnt = trainer.learn(steps, len(epochs) + 1, tqdm(disable=True))
                 logits = predict(network, table, bench.validation, loop.windows)
                 right, wrong = (
                     accuracy(logits, labels[bench.validation]),

@@ -399,9 +399,9 @@ def test_what_the_steps_keep_for_their_gradient_is_freed_with_them() -> None:
 
 @pytest.mark.parametrize(("cell", "norm"), [("rnn", "batch"), ("lstm", "layer")])
 def test_a_compiled_part_learns_what_a_part_learns(cell: Cell, norm: Norm, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Traced in one piece as for a GPU, where it becomes a graph, but run by torch instead of compiled.
+    # Traced in one piece, but run by torch instead of compiled.
     trace = partial(torch.compile, backend="aot_eager", fullgraph=True)
-    monkeypatch.setattr(torch, "compile", lambda part, mode: trace(part))
+    monkeypatch.setattr(torch, "compile", trace)
     torch.compiler.reset()
     config = RecurrentConfig(cell=cell, norm=norm, state=STATE, readout="pooled", bptt_steps=4)
     eager, compiled = random_network(config).train(), random_network(config).train()
