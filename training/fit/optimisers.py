@@ -75,7 +75,7 @@ class Optimiser:
         if self._name == "sgd":
             buffers: list[Tensor | None] = [*gathered["momentum_buffer"]] if self._momentum else [None for _ in weights]
             sgd(
-                weights, gradients, buffers, fused=True, weight_decay=decay, lr=rate,
+                weights, gradients, buffers, fused=True, weight_decay=decay, lr=rate,  # type: ignore[arg-type]
                 momentum=self._momentum, dampening=0.0, nesterov=False, maximize=False,
             )  # fmt: skip
         elif self._name == "rmsprop":
