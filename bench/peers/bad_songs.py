@@ -59,14 +59,14 @@ def is_right(reply: Reply, dialect: Dialect, probs: Probs) -> bool:
     """Return whether an answer has these probabilities, (n_songs, n_classes)."""
     if reply.status != 200:
         return False
-    found = dialect.decode(reply)
+    found = dialect.probs(reply)
     return found.shape == probs.shape and bool((abs(found - probs) <= TOLERANCE).all())
 
 
 def _judge(reply: Reply, dialect: Dialect, probs: Probs) -> tuple[str, str]:
     if reply.status != 200:
         return f"{reply.status}", f"{reply.status} for all"
-    found = dialect.decode(reply)
+    found = dialect.probs(reply)
     if found.shape != probs.shape:
         return "200, another number of answers", "200, another number of answers"
     if np.isfinite(found[1]).all():

@@ -1,5 +1,6 @@
 """How songs are written into a request to each server, and probabilities read from its answer."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import orjson
 from numpy.typing import NDArray
 
 from segue.data.song import N_FEATURES, WINDOW, Floats
+from segue.errors import ServiceError
 
 JSON, RAW = "application/json", "application/octet-stream"
 HEADER_LENGTH = "inference-header-content-length"  # Of Open Inference Protocol's binary extension.
@@ -33,7 +35,7 @@ class Dialect:
         body: json, raw or binary, as the report calls it.
         path: where it is posted.
         encode: the headers and the body of a request about some songs, (120, 25) each, or wrong on purpose.
-        decode: the probabilities (n_songs, n_classes) of an answer with status 200; NaN for a song with an error.
+        decode: what `probs` returns of an answer that has its form.
     """
 
     body: str
@@ -47,6 +49,13 @@ class Dialect:
         lines = [f"POST {self.path} HTTP/1.1", "host: peers", f"content-length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return "\r\n".join([*lines, "", ""]).encode() + body
+
+    def probs(self, reply: Reply) -> Probs:
+        """Return the probabilities (n_songs, n_classes) of an answer with status 200; NaN for a song with an error."""
+        try:
+            return self.decode(reply)
+        except (LookupError, ValueError, TypeError) as error:
+            raise ServiceError(f"{self.path}: expected answers, found {error!r} in {reply.body[:200]!r}") from None
 
 
 def _raw(songs: Sequence[Floats]) -> tuple[dict[str, str], bytes]:
@@ -94,7 +103,8 @@ def _with_nan(body: bytes) -> bytes:
 
 
 def _songs(reply: Reply) -> Probs:
-    songs = orjson.loads(reply.body)["songs"]
+    found = json.loads(reply.body)  # Some servers write NaN, which the standard library reads.
+    songs = found if isinstance(found, list) else found["songs"]
     n_classes = max((len(song["probabilities"]) for song in songs if "probabilities" in song), default=1)
     missing = {str(place): np.nan for place in range(n_classes)}
     return np.array([[*song.get("probabilities", missing).values()] for song in songs], float)
@@ -103,8 +113,8 @@ def _songs(reply: Reply) -> Probs:
 def _outputs(reply: Reply) -> Probs:
     length = int(reply.headers.get(HEADER_LENGTH, len(reply.body)))
     at = length
-    for output in orjson.loads(reply.body[:length])["outputs"]:
-        size = output.get("parameters", {}).get("binary_data_size", 0)
+    for output in json.loads(reply.body[:length])["outputs"]:
+        size = (output.get("parameters") or {}).get("binary_data_size", 0)
         if output["name"] == "probs":
             values = np.frombuffer(reply.body[at : at + size], "<f4") if size else np.array(output["data"], float)
             return values.astype(float).reshape(output["shape"])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from segue.bench.peers.dialects import PLAIN_JSON, PLAIN_RAW, SEGUE_JSON, SEGUE_RAW, Dialect
+from segue.bench.peers.dialects import PLAIN_JSON, PLAIN_RAW, SEGUE_JSON, SEGUE_RAW, V2_BINARY, V2_JSON, Dialect
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Peer:
 
 SERVERS = "segue.bench.peers.servers"
 SEGUE = ("segue", "serve", "{bundle}", "--port", "{port}")
+BENTOML = ("bentoml", "serve", "--host", "127.0.0.1", "--port", "{port}")
 
 PEERS: dict[str, Peer] = {
     "segue": Peer("Segue, 1 worker", SEGUE, (SEGUE_RAW, SEGUE_JSON), None, {"SEGUE_WORKERS": "1"}),
@@ -28,5 +29,14 @@ PEERS: dict[str, Peer] = {
         ("uvicorn", f"{SERVERS}.on_fastapi:app", "--port", "{port}", "--workers", "2", "--no-access-log"),
         (PLAIN_RAW, PLAIN_JSON),
         "fastapi",
+    ),
+    "pytriton": Peer("PyTriton", (f"{SERVERS}.on_pytriton",), (V2_BINARY, V2_JSON), "pytriton"),
+    "kserve": Peer("KServe", (f"{SERVERS}.on_kserve",), (V2_BINARY, V2_JSON), "kserve"),
+    "litserve": Peer("LitServe", (f"{SERVERS}.on_litserve",), (PLAIN_RAW, PLAIN_JSON), "litserve"),
+    "mlserver": Peer("MLServer", (f"{SERVERS}.on_mlserver",), (V2_JSON,), "mlserver"),
+    "ray": Peer("Ray Serve", (f"{SERVERS}.on_ray",), (PLAIN_RAW, PLAIN_JSON), "ray"),
+    "bentoml": Peer("BentoML", (*BENTOML, f"{SERVERS}.on_bentoml:Cascade"), (PLAIN_JSON,), "bentoml"),
+    "bentoml-depends": Peer(
+        "BentoML, depends", (*BENTOML, f"{SERVERS}.on_bentoml_depends:Cascade"), (PLAIN_JSON,), "bentoml"
     ),
 }
