@@ -16,104 +16,28 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tabulate import tabulate
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from segue.atomic import atomic_file
-from segue.bench.peers.bad_songs import Treatment, is_right, treatments
+from segue.bench.peers.bad_songs import is_right, treatments
 from segue.bench.peers.dialects import Dialect
 from segue.bench.peers.processes import machine_busy_s
 from segue.bench.peers.registry import PEERS, Peer
+from segue.bench.peers.report import Found, Lane, Measured, PeersBenchmark
 from segue.bench.peers.running import RunningPeer, caller, running
 from segue.bench.peers.workload import Workload, make_workload
 from segue.bench.peers.wrk import WrkRun, write_requests, wrk
-from segue.command import run, to_json
+from segue.bench.results import Watch, command_of, results
+from segue.command import run
 from segue.errors import ConfigError, SegueError, ServiceError
-from segue.provenance import Provenance, provenance
 
 CORES = 2
 CONNECTIONS = 16
 BODIES = {1: 256, 64: 16}  # Requests that are gone through by turns, by songs a request.
-WARM_UP_S = 1.0
-
-
-@dataclass(frozen=True)
-class Lane:
-    """One kind of request to one server."""
-
-    server: str
-    body: str
-    songs: int  # A request.
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A lane in one round."""
-
-    requests_per_s: float
-    p50_ms: float
-    p99_ms: float
-    errors: int
-    cpu_ms: float  # Of the server's processes, a request.
-    others_share: float  # Of the cores, used by what is neither the server nor wrk.
-
-
-@dataclass(frozen=True)
-class PeersBenchmark:
-    """What was measured: a figure a round."""
-
-    lanes: list[tuple[Lane, list[Measured]]]
-    start_up_s: dict[str, list[float]]
-    memory_mb: dict[str, list[float]]  # After all lanes.
-    treatments: dict[str, list[Treatment]]
-    left_out: dict[str, str]  # Why.
-    provenance: Provenance
-
-    def __str__(self) -> str:
-        rows = []
-        for lane, rounds in sorted(self.lanes, key=lambda one: (one[0].songs, -_median(one[1], "requests_per_s"))):
-            figures = (_median(rounds, name) for name in ("requests_per_s", "p50_ms", "p99_ms", "cpu_ms"))
-            others = max(one.others_share for one in rounds)
-            rows.append((lane.songs, lane.server, lane.body, *figures, sum(one.errors for one in rounds), others))
-        names = ("songs", "server", "body", "requests/s", "p50 ms", "p99 ms", "CPU ms", "errors", "others")
-        formats = ("", "", "", ",.0f", ".1f", ".1f", ".2f", "", ".1%")
-        servers = [
-            (server, statistics.median(seconds), statistics.median(self.memory_mb[server]))
-            for server, seconds in self.start_up_s.items()
-        ]
-        bad = [
-            (server, one.body, one.fault, one.bad_song, one.same_request, one.other_requests)
-            for server, some in self.treatments.items()
-            for one in some
-        ]
-        parts = [
-            tabulate(rows, names, floatfmt=formats, tablefmt="github"),
-            tabulate(servers, ("server", "start-up s", "memory MB"), floatfmt=",.1f", tablefmt="github"),
-            tabulate(bad, ("server", "body", "a song is", "it gets", "beside it", "other callers"), tablefmt="github"),
-            *(f"Left out: {server}: {reason}" for server, reason in self.left_out.items()),
-            f"{self.provenance.time[:10]}, commit {self.provenance.commit}, {self.provenance.machine}",
-        ]
-        return "\n\n".join(parts)
-
-
-def _median(rounds: Sequence[Measured], name: str) -> float:
-    return float(statistics.median(getattr(one, name) for one in rounds))
-
-
-@dataclass
-class _Found:
-    """What was found so far."""
-
-    lanes: dict[Lane, list[Measured]] = field(default_factory=dict)
-    start_up_s: dict[str, list[float]] = field(default_factory=dict)
-    memory_mb: dict[str, list[float]] = field(default_factory=dict)
-    treatments: dict[str, list[Treatment]] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+WARM_UP_S = 2.0
 
 
 def compare(
@@ -147,8 +71,8 @@ def compare(
         )
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    made_by, found = provenance(), _Found()
-    with TemporaryDirectory() as temporary:
+    found = Found()
+    with Watch() as watch, TemporaryDirectory() as temporary:
         folder = Path(temporary)
         work = make_workload(bundle, songs, folder)
         plan = {name: list(_lanes(peer, bodies, sizes)) for name, peer in chosen.items()}
@@ -159,13 +83,14 @@ def compare(
                     if plan[name] and peer.label not in found.left_out:
                         _one(peer, plan[name], work, found, seconds, environments.absolute(), folder)
                     progress.update()
-    measured = PeersBenchmark(
-        [*found.lanes.items()], found.start_up_s, found.memory_mb, found.treatments, found.left_out, made_by
-    )
+    # A server that left the family of this process is not another's, as the watch would have it.
+    shares = [one.others_share for measured in found.lanes.values() for one in measured]
+    watch.others_share = statistics.fmean(shares) if shares else None
+    command = command_of("python -m segue.bench.peers", sys.argv[1:])
+    measured = results("peers", command, [*found.figures()], watch, [*found.notes()])
     if out is not None:
-        with atomic_file(out) as draft:
-            draft.write_text(to_json(measured) + "\n", encoding="utf-8")
-    return measured
+        measured.write(out)
+    return PeersBenchmark(measured)
 
 
 def _lanes(peer: Peer, bodies: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[Lane, Dialect]]:
@@ -179,7 +104,7 @@ def _one(
     peer: Peer,
     lanes: Sequence[tuple[Lane, Dialect]],
     work: Workload,
-    found: _Found,
+    found: Found,
     seconds: float,
     environments: Path,
     folder: Path,
@@ -232,6 +157,7 @@ def _measure(server: RunningPeer, requests: Path, seconds: float) -> Measured:
     cpu_s = server.processes.cpu_s() - cpu_s
     others_s = machine_busy_s() - busy_s - cpu_s - found.cpu_s - (time.process_time() - own_s)
     return Measured(
+        requests=found.requests - found.refused,
         requests_per_s=found.requests_per_s,
         p50_ms=found.p50_ms,
         p99_ms=found.p99_ms,

@@ -10,7 +10,7 @@ from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
 from segue.bench.peers.servers.plain_cascade import PlainCascade
 
 
-class CascadeModel(Model):  # type: ignore[misc]
+class CascadeModel(Model):
     """The cascade as a KServe model."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from segue.bench.peers.servers.plain_cascade import Answers, PlainCascade, songs
 Songs = NDArray[np.float32]
 
 
-class CascadeApi(litserve.LitAPI):  # type: ignore[misc]
+class CascadeApi(litserve.LitAPI):
     """The cascade as a LitServe API."""
 
     def setup(self, device: str) -> None:

@@ -13,7 +13,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from segue.bench.peers.servers.plain_cascade import PlainCascade
 
 
-class CascadeModel(MLModel):  # type: ignore[misc]
+class CascadeModel(MLModel):
     """The cascade as an MLServer model."""
 
     async def load(self) -> bool:

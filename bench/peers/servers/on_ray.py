@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any
 
 import numpy as np
 import orjson
@@ -14,7 +15,8 @@ from starlette.responses import Response
 
 from segue.bench.peers.servers.plain_cascade import Answers, Model, PlainCascade, songs_from_bytes
 
-Songs, Probs = NDArray[np.float32], NDArray[np.float64]
+Songs = NDArray[np.float32]
+Probs = NDArray[np.float64]
 
 
 def joined(model: Model, requests: list[Songs]) -> list[Probs]:
@@ -54,7 +56,7 @@ class Teacher:
 class Cascade:
     """Takes requests, asks the student, and the teacher where the student is not sure."""
 
-    def __init__(self, student: DeploymentHandle, teacher: DeploymentHandle) -> None:
+    def __init__(self, student: DeploymentHandle[Any], teacher: DeploymentHandle[Any]) -> None:
         """Remember whom to ask."""
         self.student, self.teacher = student, teacher
         self.plain = PlainCascade()
@@ -81,7 +83,8 @@ def main() -> None:
         http_options={"host": "127.0.0.1", "port": int(os.environ["PEER_PORT"])},
         logging_config={"enable_access_log": False},
     )
-    serve.run(Cascade.bind(Student.bind(), Teacher.bind()), route_prefix="/classify")
+    student, teacher = Student.bind(), Teacher.bind()  # type: ignore[attr-defined]
+    serve.run(Cascade.bind(student, teacher), route_prefix="/classify")  # type: ignore[attr-defined]
     while True:
         time.sleep(1)
 
