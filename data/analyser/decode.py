@@ -26,6 +26,7 @@ READ_VALUES = 2**18  # Samples of all channels that are decoded at a time: 1 MB.
 LARGEST_SAMPLE = 1e6  # 1 is full scale; beyond this, powers leave the range of float32.
 RATES_HZ = (4_000, 768_000)
 
+_UNSTATED = 2**62  # Frames; libsndfile gives 2**63 - 1 where a file was streamed, and does not say how long it is.
 _BY_FFMPEG: frozenset[Format] = frozenset({"m4a", "aac", "matroska", "asf"})
 
 
@@ -69,7 +70,7 @@ class Decoding:
             sound = opened.enter_context(_opened(soundfile, file.fileno()))
             rate = sound.samplerate
             if form not in ("mp3", "wav", "ogg"):
-                stated_s = sound.frames / rate
+                stated_s = sound.frames / rate if sound.frames < _UNSTATED else None
             elif form == "mp3" and stated_s and sound.frames < 0.99 * stated_s * rate:
                 sound = opened.enter_context(_opened(soundfile, BytesIO(with_length(self.path, stated_s))))
             if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
@@ -165,11 +166,13 @@ def _format(path: Path) -> Format:
 def _opened(soundfile: ModuleType, file: int | BytesIO) -> Any:
     """Open a file by its descriptor, which has no name to be misled by."""
     try:
-        return soundfile.SoundFile(file, closefd=False)
+        sound = soundfile.SoundFile(file, closefd=False)
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"expected a sound file that can be decoded, found a damaged or unknown one: {error}"
         ) from None
+    sound.seekable = lambda: False  # Or soundfile seeks after each read, to no use, which a streamed flac cannot do.
+    return sound
 
 
 def _mono(values: Floats) -> Floats:

@@ -59,6 +59,32 @@ def test_an_mp3_of_changing_bit_rate_that_does_not_state_its_length_is_read_to_i
     assert analyse(without_xing(file)).seconds == pytest.approx(len(samples) / 44_100, abs=0.1)
 
 
+def streamed(file: Path) -> Path:
+    """Take the lengths out of a flac or wav, as programs leave them that write to a pipe."""
+    content = bytearray(file.read_bytes())
+    if file.suffix == ".flac":
+        content[21] &= 0xF0  # STREAMINFO: 36 bits that count the samples.
+        content[22:26] = bytes(4)
+    else:
+        content[4:8] = content[40:44] = b"\xff" * 4
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize("suffix", ["flac", "wav"])
+def test_a_file_that_was_streamed_without_its_length_is_read_to_its_end(tmp_path: Path, suffix: str) -> None:
+    file = save(tmp_path / f"a.{suffix}", music(20), 44_100)
+    stated = analyse(file)
+    found = analyse(streamed(file))
+    assert (found.warnings, found.seconds) == ((), stated.seconds)
+    np.testing.assert_array_equal(found.segments, stated.segments)
+
+
+def test_a_streamed_file_that_expands_to_hours_is_refused_before_it_does(tmp_path: Path) -> None:
+    file = streamed(save(tmp_path / "a.flac", np.zeros(8_000 * 3_600 * 3, np.int16), 8_000))
+    assert "expected at most 7200 s of sound, found more" in error_of(file)
+
+
 def test_whole_files_are_not_warned_of(tmp_path: Path) -> None:
     for suffix in ("mp3", "flac", "wav", "ogg", "aiff"):
         found = analyse(save(tmp_path / f"a.{suffix}", music(5), 44_100))
