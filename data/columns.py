@@ -18,7 +18,7 @@ from segue.errors import SongError
 
 SEGMENTS = pa.list_(pa.list_(pa.float32(), N_FEATURES))
 FLAT_WINDOW = pa.list_(pa.float32(), WINDOW * N_FEATURES)
-TEXTS = ("song_id", "label", "group", "second_label")
+TEXTS = ("song_id", "label", "group", "second_label", "split")
 TEXT_BYTES = 1024  # Of a text that may be stored once for many songs, a dictionary's or a view's; on average.
 
 
@@ -26,7 +26,7 @@ TEXT_BYTES = 1024  # Of a text that may be stored once for many songs, a diction
 class SongColumns:
     """The songs of a record batch, checked but for the values of their segments."""
 
-    texts: dict[str, pa.StringArray]  # song_id, none null; label, group, second_label, where there is such a column.
+    texts: dict[str, pa.StringArray]  # song_id, none null; the other texts where there is such a column.
     segments: Floats  # (sum of lengths, 25); a view of the batch where its type is one of the canonical two.
     lengths: Ints  # (n_songs,), in segments; 0 where the song has a fault.
     faults: dict[int, str]  # What is wrong with the form of a song, by its row.

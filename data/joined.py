@@ -44,6 +44,7 @@ class JoinedSongs(SongTable):
         self.song_ids = [*first.song_ids, *second.song_ids]
         self.groups = [*first.groups, *second.groups]
         self.second_labels = [*first.second_labels, *second.second_labels]
+        self.splits = [*first.splits, *second.splits]
         self.labels = np.concatenate([first.labels, second.labels_among(first.classes)])
         self._parts = [*first._parts, *second._parts]
         self._first_rows = [0, *accumulate(map(len, self._parts))]

@@ -1,13 +1,13 @@
-"""Labels in tables with a heading: CSV or TSV of paths or ids, genres and artists; FMA's and MTG-Jamendo's own.
+"""Labels in tables with a heading: CSV or TSV of paths or ids, genres, artists and splits; FMA's and MTG-Jamendo's own.
 
 - CSV, TSV: a column `path`, `file`, `filename`, `id`, `song_id` or `track_id`; `genre` or `label`; and, where known,
-  `artist` (or `group`)
-- FMA: `fma_metadata/tracks.csv`, three lines of heading; the genre is `genre_top`
+  `artist` (or `group`) and `split`: train, validation, calibration or test
+- FMA: `fma_metadata/tracks.csv`, three lines of heading; the genre is `genre_top`, the split that of `set`
 - MTG-Jamendo: `autotagging_genre.tsv`; the genre is the first tag that begins with `genre---`
 """
 
 import csv
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from segue.data.labels import LabelFile, label_of
@@ -16,8 +16,13 @@ from segue.errors import LabelError
 KEYS = ("path", "file", "filename", "id", "song_id", "track_id")
 GENRES = ("genre", "label", "genre_top")
 ARTISTS = ("artist", "group", "artist_id", "artist_name")
+SPLITS = ("split",)
+SPLIT_NAMES = {  # As people spell them.
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "calibration": "calibration", "test": "test", "testing": "test",
+}  # fmt: skip
 JAMENDO_TAG = "genre---"
-FMA_GENRE, FMA_ARTIST = ("track", "genre_top"), ("artist", "name")
+FMA_GENRE, FMA_ARTIST, FMA_SPLIT = ("track", "genre_top"), ("artist", "name"), ("set", "split")
 
 
 def read_label_table(path: Path) -> LabelFile | None:
@@ -36,39 +41,53 @@ def _read(path: Path, lines: Iterator[list[str]]) -> LabelFile | None:
     heading = [name.strip().lower() for name in first]
     if heading[:2] == ["track_id", "artist_id"] and "tags" in heading:
         at = heading.index("tags")
-        return _labels(path, ((line[heading.index("path")], _jamendo(line[at:]), line[1]) for line in lines if line))
+        rows = ((line[heading.index("path")], _jamendo(line[at:]), line[1], None) for line in lines if line)
+        return _labels(path, rows)
     if len(first) > 2 and not first[0] and "track" in heading:
         second, _ = next(lines, []), next(lines, [])
         named = list(zip(heading, second, strict=False))
         if FMA_GENRE not in named:
             return None
-        genre = named.index(FMA_GENRE)
-        artist = named.index(FMA_ARTIST) if FMA_ARTIST in named else None
-        return _labels(path, ((line[0], line[genre], _at(line, artist)) for line in lines if len(line) > genre))
-    key, genre_at, artist = (_place(heading, names) for names in (KEYS, GENRES, ARTISTS))
-    if key is None or genre_at is None:
-        return None
-    return _labels(path, ((_at(line, key), _at(line, genre_at), _at(line, artist)) for line in lines if line))
+        columns: list[int | None] = [
+            0,
+            *(named.index(one) if one in named else None for one in (FMA_GENRE, FMA_ARTIST, FMA_SPLIT)),
+        ]
+    else:
+        columns = [_place(heading, names) for names in (KEYS, GENRES, ARTISTS, SPLITS)]
+        if None in columns[:2]:
+            return None
+    return _labels(path, ([_at(line, place) for place in columns] for line in lines if line))
 
 
-def _labels(path: Path, rows: Iterator[tuple[str | None, str | None, str | None]]) -> LabelFile:
+def _labels(path: Path, rows: Iterable[Sequence[str | None]]) -> LabelFile:
+    """Return what rows of key, genre, artist and split say."""
     pairs: dict[str, tuple[str, str | None]] = {}
     artists: dict[str, str] = {}
+    splits: dict[str, str] = {}
     conflicts: dict[str, tuple[str, str]] = {}
-    for key, genre, artist in rows:
+    for key, genre, artist, split in rows:
         name = (key or "").strip().replace("\\", "/").removeprefix("./")
         if not name:
             continue
         label, group = label_of(genre), label_of(artist)
         if group is not None:
             artists.setdefault(name, group)
+        if (named := label_of(split)) is not None:
+            splits.setdefault(name, _split(named, path, name))
         if label is not None:
             known = pairs.setdefault(name, (label, None))[0]
             if known != label:
                 conflicts.setdefault(name, (known, label))
     if not pairs:
         raise LabelError(f"{path}: expected at least one row with a genre, found none")
-    return LabelFile(pairs, conflicts, artists)
+    return LabelFile(pairs, conflicts, artists, splits)
+
+
+def _split(text: str, path: Path, name: str) -> str:
+    known = SPLIT_NAMES.get(text.lower())
+    if known is None:
+        raise LabelError(f"{path}, {name}: expected a split {', '.join(SPLIT_NAMES)}, found {text!r}")
+    return known
 
 
 def key_of(song_id: str, keys: Container[str]) -> str | None:

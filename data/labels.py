@@ -6,6 +6,7 @@ CD1 and CD2 have a second genre for some tracks and CD2C for none (Schreiber 201
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from segue.errors import LabelError
@@ -65,6 +66,12 @@ class LabelFile:
     conflicts: dict[str, tuple[str, str]]  # Tracks that have two genres on two lines: the first, which counts, and
     # the other.
     artists: dict[str, str] = field(default_factory=dict)  # By track id, where the file says it.
+    splits: dict[str, str] = field(default_factory=dict)  # Likewise: train, validation, calibration or test.
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """All track ids of which the file says anything."""
+        return frozenset().union(self.pairs, self.artists, self.splits)
 
 
 def label_of(text: str | None) -> str | None:

@@ -24,4 +24,5 @@ def parts_of(batch: SongBatch) -> SongBatch:
         labels=[batch.labels[row] for row in rows],
         groups=[batch.groups[row] or batch.song_ids[row] for row in rows],
         second_labels=[batch.second_labels[row] for row in rows] if batch.second_labels else [],
+        splits=[batch.splits[row] for row in rows] if batch.splits else [],
     )

@@ -20,8 +20,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -54,22 +54,25 @@ SUFFIXES = (".arrow", ".parquet")
 class Labelling:
     """Which genre a song gets, and whether it stays one."""
 
-    pairs: Mapping[str, tuple[str, str | None]] | None  # Genre and second genre by song id; None: the source's own.
+    file: LabelFile | None  # Genres, artists and splits by song id; None: the source's own.
     classes: tuple[str, ...]  # The classes that are kept, in order; empty: all.
-    artists: Mapping[str, str] = field(default_factory=dict)  # The artist by song id, where the label file says it.
     parts: bool = False  # Whether every 120 segments of a song become a song of their own.
 
     def apply(self, batch: SongBatch) -> SongBatch:
-        """Return the batch with the genres of its songs."""
-        genres, seconds = batch.labels, batch.second_labels
-        if self.pairs is not None:
-            keys = [key_of(name, self.pairs) or name for name in batch.song_ids]
-            found = [self.pairs.get(key, (None, None)) for key in keys]
-            own = batch.groups or [None] * len(batch)
-            batch = replace(batch, groups=[self.artists.get(key, group) for key, group in zip(keys, own, strict=True)])
-            genres, seconds = [genre for genre, _ in found], [second for _, second in found]
-        kept = [name if not self.classes or name in self.classes else None for name in genres]
-        labelled = replace(batch, labels=kept, second_labels=seconds)
+        """Return the batch with the genres of its songs, and what else the label file says of them."""
+        if self.file is not None:
+            keys = [key_of(name, self.file.keys) or name for name in batch.song_ids]
+            found = [self.file.pairs.get(key, (None, None)) for key in keys]
+            own = (batch.groups or [None] * len(batch), batch.splits or [None] * len(batch))
+            batch = replace(
+                batch,
+                labels=[genre for genre, _ in found],
+                second_labels=[second for _, second in found],
+                groups=[self.file.artists.get(key, group) for key, group in zip(keys, own[0], strict=True)],
+                splits=[self.file.splits.get(key, split) for key, split in zip(keys, own[1], strict=True)],
+            )
+        kept = [name if not self.classes or name in self.classes else None for name in batch.labels]
+        labelled = replace(batch, labels=kept)
         return parts_of(labelled) if self.parts else labelled
 
 
@@ -92,7 +95,8 @@ def songs(
     Args:
         paths: The sources; without --out also, last, the table to write, which must not be there yet.
         labels: Genres by track id or path: a tagtraum .cls, MASD or MAGD file, any of id, tab, genre[, tab, genre],
-            a CSV or TSV with the columns path or id, genre and perhaps artist, FMA's tracks.csv, MTG-Jamendo's TSV.
+            a CSV or TSV with the columns path or id, genre and perhaps artist and split, FMA's tracks.csv,
+            MTG-Jamendo's TSV.
         classes: The classes to keep, in this order; songs of others lose their label. Default: the source's own.
         where: Keep only songs whose field has one of these values, as in fold=0,1 or label=Jazz. Can be repeated.
         balance: Keep at most so many songs of a class, drawn at random; songs without a label are all kept.
@@ -230,10 +234,11 @@ def _convert(
     progress.close()
     for source in sources:
         report.pass_over(source.passed_over)
-    if labelling.pairs and seen and not any(key_of(name, labelling.pairs) for name in seen):
+    pairs = labelling.file.pairs if labelling.file else {}
+    if pairs and seen and not any(key_of(name, pairs) for name in seen):
         report.warn(
             "no label is used: none of the ids in the label file is among the songs, "
-            f"ids there are like {next(iter(labelling.pairs))!r}, of the songs like {min(seen)!r}"
+            f"ids there are like {next(iter(pairs))!r}, of the songs like {min(seen)!r}"
         )
     if not report.songs:
         reasons = "; ".join(f"{reason}: {tally}" for reason, tally in report.left_out.items())
@@ -292,7 +297,7 @@ def _labelling(sources: Sequence[Source], labels: LabelFile | None, chosen: tupl
     unknown = [name for name in chosen if name not in known]
     if known and unknown:
         raise LabelError(f"--classes: no song has the class {', '.join(unknown)}; found {', '.join(sorted(known))}")
-    return Labelling(pairs, chosen or (() if pairs else own), labels.artists if labels else {})
+    return Labelling(labels, chosen or (() if pairs else own))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

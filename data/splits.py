@@ -18,6 +18,8 @@ from segue.errors import ConfigError, LabelError
 
 log = logging.getLogger(__name__)
 
+PARTS = ("validation", "calibration", "test", "train")
+TRAIN = PARTS.index("train")
 HANDS = 20  # Shares that are multiples of 5 % are dealt as so many equal hands.
 
 
@@ -53,7 +55,12 @@ class Splits:
 def split(songs: SongTable, shares: Shares, seed: int) -> Splits:
     """Deal the labelled songs of a table to train, validation, calibration and test.
 
-    Of `JoinedSongs`, the second table validates, whatever the share for that, and the first is dealt.
+    Songs whose split the table says are for just that, and its share is not dealt again; the others, and those for
+    training, are dealt. Of `JoinedSongs`, the second table validates, whatever the share for that, and the first is
+    dealt.
+
+    Raises:
+        LabelError: there are fewer than two classes or too few songs, or the table names another split.
     """
     if isinstance(songs, JoinedSongs):
         return _around(songs, shares, seed)
@@ -63,16 +70,36 @@ def split(songs: SongTable, shares: Shares, seed: int) -> Splits:
         raise LabelError(
             f"{songs.path}: expected classes without tabs, which stand between them in a model; found {odd!r}"
         )
-    wanted = (shares.validation, shares.calibration, shares.test)
-    if shares.in_hands():
-        ends = np.cumsum([round(share * HANDS) for share in wanted])
-        part_of = np.searchsorted(ends, deal(songs, rows, HANDS, seed), side="right")
-    else:
-        part_of = deal_shares(songs, rows, (*wanted, 1 - sum(wanted)), seed)
-    validation, calibration, test, train = (rows[part_of == part] for part in range(4))
-    splits = Splits(train, validation, calibration, test)
+    part_of = _stated(songs, rows)
+    stated = set(part_of.tolist()) - {TRAIN}
+    open_rows = part_of == TRAIN
+    left = replace(shares, **{PARTS[part]: 0.0 for part in stated})
+    part_of[open_rows] = _dealt(songs, rows[open_rows], left, seed)
+    splits = Splits(**{name: rows[part_of == part] for part, name in enumerate(PARTS)})
+    if stated:
+        _warn_of_shared_artists(songs, splits)
     _warn_of_rare_classes(songs, splits)
     return splits
+
+
+def _stated(songs: SongTable, rows: Ints) -> Ints:
+    """Return the part that the table says each of `rows` is for, a place in `PARTS`; `TRAIN` where it does not say."""
+    stated = [songs.splits[row] or PARTS[TRAIN] for row in rows]
+    unknown = sorted(set(stated) - set(PARTS))
+    if unknown:
+        raise LabelError(f"{songs.path}: expected splits {', '.join(PARTS)}, found {', '.join(unknown)}")
+    return np.array([PARTS.index(name) for name in stated], dtype=np.int64)
+
+
+def _dealt(songs: SongTable, rows: Ints, shares: Shares, seed: int) -> Ints:
+    """Return the part of each of `rows`, a place in `PARTS`, in the shares asked for."""
+    wanted = (shares.validation, shares.calibration, shares.test)
+    if not any(wanted):
+        return np.full(len(rows), TRAIN)
+    if shares.in_hands():
+        ends = np.cumsum([round(share * HANDS) for share in wanted])
+        return np.searchsorted(ends, deal(songs, rows, HANDS, seed), side="right")
+    return deal_shares(songs, rows, (*wanted, 1 - sum(wanted)), seed)
 
 
 def deal_shares(songs: SongTable, rows: Ints, shares: Sequence[float], seed: int) -> Ints:
@@ -113,6 +140,14 @@ def _around(songs: JoinedSongs, shares: Shares, seed: int) -> Splits:
         )  # fmt: skip
     dealt = split(SongTable(songs.path), replace(shares, validation=0.0), seed)
     return replace(dealt, validation=validation)
+
+
+def _warn_of_shared_artists(songs: SongTable, splits: Splits) -> None:
+    """Log how many artists the table's own splits have on two sides."""
+    sides = [{songs.groups[row] for row in rows} - {None} for rows in vars(splits).values()]
+    shared = sum(len(side) for side in sides) - len(set().union(*sides))
+    if shared:
+        log.warning("%s: %d artists are in two splits; what is measured there will be too good", songs.path, shared)
 
 
 def _warn_of_rare_classes(songs: SongTable, splits: Splits) -> None:

@@ -1,9 +1,10 @@
 """The canonical song table: Arrow IPC, whose segments stay on the disk (the fast path), or Parquet.
 
 Columns: `song_id: string`, `segments: list<fixed_size_list<float32, 25>>`, `label: string`, `group: string` (the
-artist), `second_label: string`; the last three may be missing or null. A table of windows may store
-`segments: fixed_size_list<float32, 3000>` instead. The schema's metadata says the units (`raw` or `standardised`) and,
-where the source had one, the order of the classes.
+artist), `second_label: string`, `split: string` (train, validation, calibration or test, where somebody has said so);
+the last four may be missing or null. A table of windows may store `segments: fixed_size_list<float32, 3000>` instead.
+The schema's metadata says the units (`raw` or `standardised`), the features and, where the source had one, the order of
+the classes.
 """
 
 import hashlib
@@ -39,6 +40,7 @@ _COLUMNS = pa.schema(
         pa.field("label", pa.string()),
         pa.field("group", pa.string()),
         pa.field("second_label", pa.string()),
+        pa.field("split", pa.string()),
     ]
 )
 
@@ -52,6 +54,7 @@ class SongBatch:
     labels: list[str | None]
     groups: list[str | None]
     second_labels: list[str | None] = field(default_factory=list)  # Empty where no song has one.
+    splits: list[str | None] = field(default_factory=list)  # Likewise.
 
     def __len__(self) -> int:
         return len(self.song_ids)
@@ -64,6 +67,7 @@ class SongBatch:
             labels=[self.labels[row] for row in rows],
             groups=[self.groups[row] for row in rows],
             second_labels=[self.second_labels[row] for row in rows] if self.second_labels else [],
+            splits=[self.splits[row] for row in rows] if self.splits else [],
         )
 
 
@@ -86,6 +90,7 @@ class SongWriter:
             pa.array(batch.labels, pa.string()),
             pa.array(batch.groups, pa.string()),
             pa.array(batch.second_labels or [None] * len(batch), pa.string()),
+            pa.array(batch.splits or [None] * len(batch), pa.string()),
         ]
         self._sink.write_batch(pa.record_batch(columns, schema=self._schema))
 
@@ -130,6 +135,7 @@ class SongTable:
         labels: (n_songs,) index into `classes`, -1 where there is no label; an empty or blank label is none.
         groups: (n_songs,) the artist, None where unknown or blank.
         second_labels: (n_songs,) the second genre some songs have; kept, but not learnt from.
+        splits: (n_songs,) what the song is for, by whoever made the table; None where nobody has said so.
     """
 
     def __init__(self, path: Path, units: Units | None = None, content: pa.Table | None = None) -> None:
@@ -150,8 +156,9 @@ class SongTable:
             for row, fault in part.faults.items():
                 raise SongError(f"{path}, song {part.texts['song_id'][row].as_py()!r}: {fault}")
         self.song_ids: list[str] = [name for part in self._parts for name in part.texts["song_id"].to_pylist()]
-        names, self.groups, self.second_labels = (
-            [text for part in self._parts for text in part.labels(name)] for name in ("label", "group", "second_label")
+        names, self.groups, self.second_labels, self.splits = (
+            [text for part in self._parts for text in part.labels(name)]
+            for name in ("label", "group", "second_label", "split")
         )
         self.classes = files.classes or tuple(sorted({name for name in names if name is not None}))
         self.labels = self._indices(names)
@@ -190,6 +197,7 @@ class SongTable:
             labels=[self.classes[self.labels[row]] if self.labels[row] != NO_LABEL else None for row in rows],
             groups=[self.groups[row] for row in rows],
             second_labels=[self.second_labels[row] for row in rows],
+            splits=[self.splits[row] for row in rows],
         )
 
     def spans(self, most: int) -> Iterator[range]:

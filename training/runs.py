@@ -120,11 +120,14 @@ def save_held_out(folder: Path, held_out: HeldOut) -> None:
 
 
 def unlabelled_rows(songs: SongTable, splits: Splits) -> Ints:
-    """Return the songs without a label that a student may learn from: those of no artist that it is measured on."""
+    """Return the songs without a label that a student may learn from: those of no artist that it is measured on.
+
+    Nor does it learn from songs that the table keeps for something else.
+    """
     kept_apart = np.concatenate([splits.validation, splits.calibration, splits.test])
     artists = {songs.groups[row] for row in kept_apart} - {None}
     rows = np.flatnonzero(songs.labels == NO_LABEL)
-    return rows[[songs.groups[row] not in artists for row in rows]]
+    return rows[[songs.groups[row] not in artists and songs.splits[row] in (None, "train") for row in rows]]
 
 
 def load_run(folder: Path, role: Role) -> tuple[Run, Network]:

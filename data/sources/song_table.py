@@ -24,7 +24,7 @@ from segue.data.sources.source import (
 from segue.data.table import SongBatch
 from segue.data.table_file import NOT_DATA, STREAM_MAGIC, SUFFIXES, Part, TableFiles
 
-FIELDS = ("song_id", "label", "group")
+FIELDS = ("song_id", "label", "group", "split")
 
 
 class TableSource:
@@ -33,7 +33,7 @@ class TableSource:
     def __init__(
         self, path: Path, units: Units | None = None, where: Mapping[str, Sequence[str]] | None = None
     ) -> None:
-        """Open the table at `path`; `where` selects by `song_id`, `label` or `group`."""
+        """Open the table at `path`; `where` selects by the values of `FIELDS`."""
         self._table = TableFiles(path, units)
         self.units: Units = self._table.units
         self.features = self._table.features
@@ -82,6 +82,7 @@ def _batch(part: Part, rows: Ints) -> Iterator[SongBatch | Skipped]:
             labels=part.labels("label", sound),
             groups=part.labels("group", sound),
             second_labels=part.labels("second_label", sound),
+            splits=part.labels("split", sound),
         )
 
 

@@ -1,6 +1,7 @@
 """Splits: every labelled song on one side, artists together, classes in proportion."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +159,34 @@ def test_any_shares_are_exact_to_a_song_a_class_where_there_are_no_artists(tmp_p
         np.testing.assert_allclose(counts, share * np.array([300, 100]), atol=1)
     again = split(table, Shares(validation=0.13, calibration=0.07), seed=2)
     assert not np.array_equal(splits.validation, again.validation)
+
+
+def stated_table(path: Path, splits: Sequence[str | None], groups: Sequence[str | None] = ()) -> SongTable:
+    labels = ["Jazz", "Folk"] * (len(splits) // 2)
+    return save(path / "songs.arrow", replace(random_batch([1] * len(labels), labels, groups), splits=list(splits)))
+
+
+def test_songs_whose_split_the_table_says_go_there_and_the_others_are_dealt(tmp_path: Path) -> None:
+    table = stated_table(tmp_path, ["test"] * 20 + ["validation"] * 6 + ["train"] * 70 + [None] * 30)
+    found = parts(split(table, Shares(validation=0.3, calibration=0.2, test=0.3), seed=0))
+    assert found["test"] == set(range(20))
+    assert found["validation"] == set(range(20, 26))
+    assert len(found["calibration"]) == pytest.approx(0.2 * 100, abs=4)
+    assert found["train"] == set(range(26, 126)) - found["calibration"]
+
+
+def test_a_table_that_says_everything_is_not_dealt(tmp_path: Path) -> None:
+    names = ["test"] * 4 + ["validation"] * 4 + ["calibration"] * 4 + ["train"] * 4
+    found = parts(split(stated_table(tmp_path, names), Shares(), seed=0))
+    assert found == {name: {row for row in range(16) if names[row] == name} for name in found}
+
+
+def test_artists_that_a_table_puts_on_two_sides_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names: list[str | None] = ["test"] * 2 + ["calibration", "validation"] * 4 + ["train"] * 4
+    split(stated_table(tmp_path, names, ["Ella", "Nina", *[None] * 8, "Ella", None, None, "Nina"]), Shares(), seed=0)
+    assert any("2 artists are in two splits" in message for message in caplog.messages)
+
+
+def test_a_split_of_another_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match=r"expected splits validation, calibration, test, train, found fold-1"):
+        split(stated_table(tmp_path, ["fold-1", "test"]), Shares(), seed=0)

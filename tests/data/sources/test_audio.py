@@ -18,8 +18,8 @@ from segue.errors import LabelError
 from tests.data.analyser.recordings import music, save
 
 FMA = (
-    ",album,track,track,artist,set\n,title,genre_top,title,name,split\ntrack_id,,,,,\n"
-    "2,A,Hip-Hop,Food,AWOL,training\n3,A,,Elsewhere,AWOL,training\n5,A,Rock,That,Other,test\n"
+    ",album,set,set,track,track,artist\n,title,split,subset,genre_top,title,name\ntrack_id,,,,,,\n"
+    "2,A,training,small,Hip-Hop,Food,AWOL\n3,A,validation,small,,Elsewhere,AWOL\n5,A,test,large,Rock,That,Other\n"
 )
 JAMENDO = (
     "TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS\n"
@@ -63,22 +63,31 @@ def test_a_csv_names_genres_and_artists_by_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "file", "genre", "artist"),
+    ("name", "content", "file", "genre", "artist", "split"),
     [
-        ("tracks.csv", FMA, "000/000002.mp3", "Hip-Hop", "AWOL"),
-        ("autotagging.tsv", JAMENDO, "14/214.low.mp3", "punkrock", "artist_000014"),
-        ("own.tsv", "id\tlabel\nsong-1\tFunk\n", "song-1.flac", "Funk", None),
+        ("tracks.csv", FMA, "000/000002.mp3", "Hip-Hop", "AWOL", "train"),
+        ("tracks.csv", FMA, "000/000003.mp3", None, "AWOL", "validation"),
+        ("tracks.csv", FMA, "000/000005.mp3", "Rock", "Other", "test"),
+        ("autotagging.tsv", JAMENDO, "14/214.low.mp3", "punkrock", "artist_000014", None),
+        ("own.tsv", "id\tlabel\nsong-1\tFunk\n", "song-1.flac", "Funk", None, None),
+        ("own.csv", "path,genre,artist,split\na/b.wav,Funk,Jo, Valid \n", "a/b.wav", "Funk", "Jo", "validation"),
     ],
 )
-def test_fma_jamendo_and_ids(
-    tmp_path: Path, name: str, content: str, file: str, genre: str, artist: str | None
+def test_fma_jamendo_and_own_tables(
+    tmp_path: Path, name: str, content: str, file: str, genre: str | None, artist: str | None, split: str | None
 ) -> None:
     (tmp_path / name).write_text(content)
     save((tmp_path / "music" / file).with_suffix(".wav"), music(2)).rename(tmp_path / "music" / file)
     assert main([str(tmp_path / "music"), str(tmp_path / "songs.arrow"), "--labels", str(tmp_path / name)]) == 0
     table = SongTable(tmp_path / "songs.arrow")
-    assert table.classes[table.labels[0]] == genre
-    assert table.groups == [artist]
+    assert [table.classes[label] if label >= 0 else None for label in table.labels] == [genre]
+    assert (table.groups, table.splits) == ([artist], [split])
+
+
+def test_a_split_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,genre,split\na.mp3,Funk,fold-3\n")
+    with pytest.raises(LabelError, match=r"a\.mp3: expected a split train.*found 'fold-3'"):
+        read_label_table(tmp_path / "a.csv")
 
 
 def test_a_table_without_genres_is_refused(tmp_path: Path) -> None:
