@@ -7,6 +7,7 @@ sound; a file that breaks one has an error of its own, and the worker is replace
 import asyncio
 import io
 from collections.abc import Sequence
+from typing import Any
 
 from python_multipart import parse_form
 from python_multipart.exceptions import FormParserError
@@ -92,16 +93,22 @@ async def read_audio(
     if len(contents) > max_songs:
         raise Refusal(413, "too many songs", f"body: expected at most {max_songs} files, found {len(contents)}")
     errors: dict[int, SongError] = {}
+    recordings: dict[int, dict[str, Any]] = {}
     sound: list[Floats] = []
     sound_ids: list[str] = []
     for place, found in enumerate(await analysers.analyse(contents)):
         if isinstance(found, Analysis):
             sound.append(found.segments)
             sound_ids.append(names[place])
+            recordings[place] = {
+                "seconds": round(found.seconds, 3),
+                "segment_starts_s": [round(start, 3) for start in found.starts_s.tolist()],
+                "warnings": found.warnings,
+            }
         else:
             errors[place] = SongError(f"song {names[place]!r}: {found}")
     checked = check_songs(sound, sound_ids, manifest.units)[0] if sound else Songs.of([])
-    return SongsIn(names, checked, errors)
+    return SongsIn(names, checked, errors, recordings=recordings)
 
 
 def _files(body: bytes, content_type: str) -> tuple[list[str], list[bytes]]:

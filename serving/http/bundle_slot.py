@@ -77,6 +77,11 @@ class BundleSlot:
         return None if self._follower is None else self._follower.name_of(self.engine.bundle.manifest.version)
 
     @property
+    def takes_audio(self) -> bool:
+        """Whether the bundle answers for audio files, and the settings let it."""
+        return self.analysers is not None and self.engine.bundle.manifest.features == "segue-audio-1"
+
+    @property
     def ready(self) -> bool:
         """Whether this worker wants requests."""
         return self.engine.has_teacher or self.settings.ready_without_teacher

@@ -1,10 +1,12 @@
 """The page at / that documents the service, and the OpenAPI document that it shows.
 
 Both are BentoML's, without what is BentoML's own in them: a tracker, badges from other sites, its team's address. What
-the page loads comes from the server, so that it works without a network.
+the page loads comes from the server, so that it works without a network. Where the server takes audio, one can drop a
+file on the page.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -27,13 +29,15 @@ PAGE = """<!DOCTYPE html>
 <link rel="icon" href="data:,">
 </head>
 <body>
-<div id="swagger-ui"></div>
+AUDIO<div id="swagger-ui"></div>
 <script src="./static_content/swagger-ui-bundle.js" charset="utf-8"></script>
 <script src="./static_content/swagger-ui-standalone-preset.js" charset="utf-8"></script>
 <script src="./static_content/swagger-initializer.js" charset="utf-8"></script>
 </body>
 </html>
 """
+STATIC = Path(__file__).with_name("static")
+AUDIO_SCRIPT = "/static_content/segue-audio.js"
 DESCRIPTION = """
 Puts a genre on songs. A fast student answers; a song that it is unsure of goes on to an accurate teacher. How unsure is
 the threshold: the server's, or your request's.
@@ -50,20 +54,39 @@ TAGS = [
 
 
 class Pages:
-    """BentoML's app, but for three paths."""
+    """BentoML's app, but for four paths."""
 
-    def __init__(self, bentoml: ASGIApp, document: Callable[[], dict[str, Any]], metrics: Callable[[], bytes]) -> None:
-        """Stand before `bentoml`; `document` makes its OpenAPI document, which takes a while, `metrics` /metrics."""
+    def __init__(
+        self,
+        bentoml: ASGIApp,
+        document: Callable[[], dict[str, Any]],
+        metrics: Callable[[], bytes],
+        takes_audio: Callable[[], bool],
+    ) -> None:
+        """Stand before BentoML's app.
+
+        Args:
+            bentoml: the app.
+            document: makes its OpenAPI document, which takes a while.
+            metrics: makes /metrics.
+            takes_audio: tells whether the bundle that is served now takes audio.
+        """
         self._bentoml = bentoml
         self._document = document
         self._metrics = metrics
+        self._takes_audio = takes_audio
+        self._audio = (STATIC / "audio.html").read_text()
+        self._script = (STATIC / "audio.js").read_bytes()
         self._described: Response | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path = scope["path"] if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") else None
         if path == "/":
-            await HTMLResponse(PAGE)(scope, receive, send)
+            page = PAGE.replace("AUDIO", self._audio if self._takes_audio() else "")
+            await HTMLResponse(page)(scope, receive, send)
+        elif path == AUDIO_SCRIPT:
+            await Response(self._script, media_type="text/javascript")(scope, receive, send)
         elif path == "/docs.json":
             if self._described is None:
                 self._described = Response(orjson.dumps(own(self._document())), media_type="application/json")

@@ -1,8 +1,8 @@
 """The answer to a request, as JSON or as an Arrow IPC stream."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Reply:
     answers: Answers | None  # None where every song has an error.
     manifest: Manifest
     setting: Setting
+    recordings: Mapping[int, Any] = field(default_factory=dict)  # What is told of an audio file, by place; JSON only.
 
     @classmethod
     def of(
@@ -92,6 +93,8 @@ def _to_json(reply: Reply) -> bytes:
         {"id": song_id, "error": reply.errors[place]} if place in reply.errors else {"id": song_id, **next(answers)}
         for place, song_id in enumerate(reply.song_ids)
     ]
+    for place, recording in reply.recordings.items():
+        songs[place]["recording"] = recording
     return orjson.dumps(
         {
             "songs": songs,

@@ -64,6 +64,14 @@ class ClassifyRequest(BaseModel):
     features: Features | None = Field(None, description="Which analyser made the segments: the bundle's.")
 
 
+class Recording(BaseModel):
+    """What was found in an audio file."""
+
+    seconds: float
+    segment_starts_s: list[float] = Field(description="Where its segments begin, in seconds.")
+    warnings: list[str] = Field(description="What is odd about the file, though it could be decoded.")
+
+
 class Answer(BaseModel):
     """The answer for one song."""
 
@@ -77,6 +85,7 @@ class Answer(BaseModel):
     degraded: bool = Field(
         description="The song went on to a rung that was in trouble: this is the answer of one below."
     )
+    recording: Recording | None = Field(None, description="Of audio files only.")
 
 
 class SongError(BaseModel):

@@ -30,7 +30,7 @@ from segue.serving.http.endpoints.registry import ENDPOINTS
 from segue.serving.http.guard import BENTOML_PATHS, Guard
 from segue.serving.http.logs import log_json
 from segue.serving.http.monitoring import Monitoring
-from segue.serving.http.pages import Pages
+from segue.serving.http.pages import AUDIO_SCRIPT, Pages
 from segue.serving.http.server_folder import ServerFolder
 from segue.serving.http.settings import Settings
 from segue.serving.http.tokens import Tokens
@@ -51,8 +51,13 @@ class GuardedService(Service[Any]):
         pages = Path(bentoml_server.__file__).parent / "static_content"
         files = tuple(f"/static_content/{file.name}" for file in pages.iterdir())
         bentoml_app = super().to_asgi(is_main)
-        behind = Pages(bentoml_app, lambda: self.openapi_spec.asdict(), lambda: app.state.slot.monitoring.page())
-        app.state.behind, app.state.paths_behind = behind, (*BENTOML_PATHS, *files)
+        behind = Pages(
+            bentoml_app,
+            document=lambda: self.openapi_spec.asdict(),
+            metrics=lambda: app.state.slot.monitoring.page(),
+            takes_audio=lambda: app.state.slot.takes_audio,
+        )
+        app.state.behind, app.state.paths_behind = behind, (*BENTOML_PATHS, *files, AUDIO_SCRIPT)
         serve_with(Connections(settings, lambda refusal: app.state.guard.cut(refusal)))
 
         async def entrance(scope: Scope, receive: Receive, send: Send) -> None:

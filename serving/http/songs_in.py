@@ -1,7 +1,7 @@
 """The songs of a request, whatever its body: what all readers return, and what they refuse alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class SongsIn:
     threshold: Any = None
     features: Any = None  # Which analyser made the segments, as the body says; None: it does not.
     units: Any = None  # And their units.
+    recordings: Mapping[int, Any] = field(default_factory=dict)  # What the answer says of an audio file, by its place.
 
     def checked(self, units: Units) -> "SongsIn":
         """Return the same with an error for each song whose values are no song's."""

@@ -1,6 +1,7 @@
 """POST /v1/classify: songs in, genres out."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -69,7 +70,8 @@ async def _answered(asked: Asked, songs: SongsIn, in_query: Dial) -> Reply:
     if answers is not None and asked.slot.shadow is not None:
         asked.slot.shadow.offer(songs.sound, [manifest.classes[choice] for choice in answers.choice])
     errors = {place: str(error) for place, error in songs.errors.items()}
-    return Reply.of(songs.song_ids, errors, answers, manifest, setting)
+    reply = Reply.of(songs.song_ids, errors, answers, manifest, setting)
+    return replace(reply, recordings=songs.recordings) if songs.recordings else reply
 
 
 def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
