@@ -7,6 +7,7 @@ BUNDLE ?= artifacts/bundle
 PORT ?= 3000
 PEERS_PYTHON ?= /usr/bin/python3
 RECIPE ?=
+LABELS ?=
 
 export BENTOML_DO_NOT_TRACK := true
 
@@ -27,12 +28,12 @@ $(VENV)/done: pyproject.toml constraints.txt
 demo: setup  ## Train, export, serve, classify and score, end to end (RECIPE=file to choose; SEGUE_SONGS=folder for real songs)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m segue.export.demo $(RECIPE)
 
-demo-audio: setup  ## Train on the audio files in MUSIC (one folder a genre), and serve the bundle on PORT
+demo-audio: setup  ## Train on the audio files in MUSIC (one folder a genre, or LABELS=table), and serve the bundle on PORT
 	@test -d "$(MUSIC)" || { echo "say where the music is: make demo-audio MUSIC=folder"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[audio]'
-	$(BIN)/segue songs "$(MUSIC)" --out artifacts/audio/songs.arrow
+	$(BIN)/segue songs "$(MUSIC)" --out artifacts/audio/songs.arrow $(if $(LABELS),--labels "$(LABELS)")
 	$(BIN)/segue train-teacher artifacts/audio/songs.arrow --out artifacts/audio/teacher
-	$(BIN)/segue train-student artifacts/audio/songs.arrow artifacts/audio/teacher --out artifacts/audio/student
+	$(BIN)/segue train-student artifacts/audio/songs.arrow --teacher artifacts/audio/teacher --out artifacts/audio/student
 	$(BIN)/segue export artifacts/audio/student --out artifacts/audio/bundle
 	SEGUE_AUDIO=true $(BIN)/segue serve artifacts/audio/bundle --port $(PORT)
 
