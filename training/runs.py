@@ -38,6 +38,17 @@ from segue.training.networks.standardise import Standardise
 
 
 @dataclass(frozen=True)
+class Start:
+    """Where the weights of a run began, if not at random; see `segue.training.warm_start`."""
+
+    run: str  # Path of the earlier run.
+    weights_sha256: str
+    songs_sha256: str  # Of the songs that it was trained on,
+    features: Features  # and which analyser made their segments.
+    kept_classes: tuple[str, ...]  # The classes of both runs.
+
+
+@dataclass(frozen=True)
 class Run:
     """The content of `run.json`."""
 
@@ -58,6 +69,7 @@ class Run:
     validation_songs: str | None = None  # Path of the table of validation songs; None where a share validates.
     features: Features = "echonest"  # Which analyser made the songs' segments.
     unlabelled_songs: int = 0  # ... of so many songs without a label too: all of `unlabelled_rows`, or none.
+    start: Start | None = None  # The earlier run whose weights it began with.
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,7 @@ def describe(
     labels: LabelConfig | None = None,
     distillation: DistillationConfig | None = None,
     unlabelled_songs: int = 0,
+    start: Start | None = None,
 ) -> Run:
     """Return the record of a training run that has just ended with `network`."""
     rows = splits.validation
@@ -100,6 +113,7 @@ def describe(
         labels=labels,
         distillation=distillation,
         unlabelled_songs=unlabelled_songs,
+        start=start,
         validation_songs=str(songs.second_path.resolve()) if isinstance(songs, JoinedSongs) else None,
     )
 

@@ -2,7 +2,7 @@
 
 By default the loss is the mean squared error between the student's logits and the held-out logits of the teacher run
 (Ba and Caruana, NIPS 2014); the splits are the teacher's. Where the teacher was trained with `--unlabelled`, songs
-without a label are learnt from too.
+without a label are learnt from too. With `--start RUN` the student begins with the weights of an earlier one.
 
 Example:
     segue train-student artifacts/songs.arrow --teacher artifacts/teacher --out artifacts/student
@@ -15,13 +15,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from tyro.conf import Positional
 
 from segue.atomic import atomic_folder
-from segue.command import run
+from segue.command import run, unset
 from segue.data.metrics import agreement
 from segue.errors import ConfigError, RunError
 from segue.places import check_folder
@@ -34,6 +35,7 @@ from segue.training.networks.build import build
 from segue.training.networks.dense import DenseConfig
 from segue.training.networks.standardise import Standardise
 from segue.training.runs import describe, load_held_out, load_run, load_splits, open_songs_of, save_run, unlabelled_rows
+from segue.training.warm_start import warm_start
 
 STUDENT_LOOP = LoopConfig(epochs=30, learning_rate=2e-3)
 
@@ -47,10 +49,12 @@ class TrainedStudent:
     teacher_validation_accuracy: float
     validation_agreement: float
     seconds: float
+    start: str | None = None  # The run whose weights it began with.
 
     def __str__(self) -> str:
+        start = f", from {self.start}" if self.start else ""
         return (
-            f"{self.out}: a student, trained in {self.seconds:.0f} s\n"
+            f"{self.out}: a student, trained in {self.seconds:.0f} s{start}\n"
             f"  validation accuracy: {self.validation_accuracy:.3f} (teacher {self.teacher_validation_accuracy:.3f})\n"
             f"  agreement with the teacher: {self.validation_agreement:.3f}"
         )
@@ -63,6 +67,7 @@ def train_student(
     network: DenseConfig = DenseConfig(),
     loop: LoopConfig = STUDENT_LOOP,
     distillation: DistillationConfig = DistillationConfig(),
+    start: Annotated[Path | None, unset("RUN")] = None,
     execution: Execution = Execution(),
 ) -> TrainedStudent:
     """Distil the student.
@@ -74,6 +79,7 @@ def train_student(
         network: The shape of the student; one hidden layer.
         loop: The training settings.
         distillation: How the teacher's logits are learnt from.
+        start: Begin with the weights of this student run, of the same shape and trained on other songs.
         execution: How the run is executed.
     """
     if len(network.hidden) != 1:
@@ -92,13 +98,17 @@ def train_student(
         raise RunError(
             f"{teacher}: expected held-out logits of shape {(len(rows), len(table.classes))}, found {logits.shape}"
         )
+    held_out_rows = np.concatenate([splits.validation, splits.calibration, splits.test])
+    begin = warm_start(start, "student", network, table, held_out_rows) if start else None
     settings = {
         "songs": table.fingerprint(), "teacher": teacher_run, "network": network, "loop": loop,
-        "distillation": distillation,
+        "distillation": distillation, **({"start": begin.record} if begin else {}),
     }  # fmt: skip
     with journal(out, settings, resume=execution.resume, tensorboard=execution.tensorboard) as kept:
         torch.manual_seed(loop.seed)
         student = build(network, len(table.classes), Standardise.of(table, splits.train))
+        if begin:
+            begin.apply(student)
         fitted = fit(
             student,
             table,
@@ -113,7 +123,7 @@ def train_student(
         )
         record = describe(
             "student", network, loop, table, splits, student, distillation=distillation,
-            unlabelled_songs=len(without_label),
+            unlabelled_songs=len(without_label), start=begin.record if begin else None,
         )  # fmt: skip
         with atomic_folder(out, RECORD) as folder:
             save_run(folder, record, student, table, splits)
@@ -128,6 +138,7 @@ def train_student(
         teacher_run.validation_accuracy,
         agreement(fitted.validation_logits, teacher_logits),
         time.perf_counter() - started,
+        record.start.run if record.start else None,
     )
 
 

@@ -6,7 +6,8 @@ saw are kept: they are what the student learns from.
 
 Three shapes of network can be trained; their options come after their name. `segue train-teacher recurrent --help`
 tells those of one. While it trains, OUT.training/ keeps every finished epoch; after Ctrl-C, a full disk or a power cut
-the same command with `--resume` goes on after the last one, to the very same result.
+the same command with `--resume` goes on after the last one, to the very same result. With `--start RUN` every network
+begins with the weights of an earlier run, of the same shape and on other songs.
 
 Example:
     segue train-teacher artifacts/songs.arrow --out artifacts/teacher --folds 4
@@ -19,14 +20,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from tyro.conf import Positional
 
 from segue.atomic import atomic_folder
-from segue.command import run
+from segue.command import run, unset
 from segue.data.joined import open_songs
 from segue.data.song import Ints
 from segue.data.splits import Shares, deal, labelled_rows, split
@@ -44,6 +45,7 @@ from segue.training.networks.network import Network
 from segue.training.networks.recurrent import RecurrentConfig
 from segue.training.networks.standardise import Standardise
 from segue.training.runs import HeldOut, describe, save_held_out, save_run, unlabelled_rows
+from segue.training.warm_start import WarmStart, warm_start
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class TrainedTeacher:
     validation_accuracy: float
     held_out_accuracy: float | None
     seconds: float
+    start: str | None = None  # The run whose weights it began with.
 
     def __str__(self) -> str:
         songs = ", ".join(f"{name} {count}" for name, count in self.split_songs.items())
         held_out = "" if self.held_out_accuracy is None else f"\n  held-out accuracy: {self.held_out_accuracy:.3f}"
+        start = f", from {self.start}" if self.start else ""
         return (
-            f"{self.out}: a teacher, trained in {self.seconds:.0f} s\n"
+            f"{self.out}: a teacher, trained in {self.seconds:.0f} s{start}\n"
             f"  songs: {songs}\n  validation accuracy: {self.validation_accuracy:.3f}{held_out}\n"
             f"Look at it: segue report {self.out}"
         )
@@ -74,6 +78,7 @@ def train_teacher(
     unlabelled: bool = False,
     split_seed: int = 0,
     validation_songs: Path | None = None,
+    start: Annotated[Path | None, unset("RUN")] = None,
     network: SingleConfig = RecurrentConfig(),
     loop: LoopConfig = LoopConfig(),
     labels: LabelConfig = LabelConfig(),
@@ -90,6 +95,7 @@ def train_teacher(
         unlabelled: Let the fold teachers judge the songs without a label too; the student then learns from both.
         split_seed: Picks which songs go where; runs that are to be compared or joined need the same.
         validation_songs: A table of songs that validate, in place of a share of the others; it picks epochs alone.
+        start: Begin with the weights of this teacher run, of the same shape and trained on other songs.
         network: The shape of the teacher.
         loop: The training settings.
         labels: How labels are learnt from.
@@ -111,12 +117,15 @@ def train_teacher(
     fold_of = deal(table, splits.train, folds, split_seed) if folds else np.zeros(0, np.int64)
     if folds:
         check_folds(table, splits.train, fold_of)
+    held_out_rows = [splits.validation, splits.calibration, splits.test, *([splits.train] if folds else [])]
+    begin = warm_start(start, "teacher", network, table, np.concatenate(held_out_rows)) if start else None
     settings = {
         "songs": table.fingerprint(), "network": network, "loop": loop, "labels": labels, "shares": shares,
         "split_seed": split_seed, "folds": folds, "join_folds": join_folds, "unlabelled": unlabelled,
+        **({"start": begin.record} if begin else {}),
     }  # fmt: skip
     with journal(out, settings, resume=execution.resume, tensorboard=execution.tensorboard) as kept:
-        fitting: dict[str, Any] = {"labels": labels, "execution": execution, "journal": kept}
+        fitting: dict[str, Any] = {"labels": labels, "execution": execution, "journal": kept, "start": begin}
         members: list[Network] = []
         held_out = None
         if folds:
@@ -128,14 +137,22 @@ def train_teacher(
         else:
             config = network
             teacher, _ = fit_to_labels(table, splits.train, splits.validation, network, loop, "teacher", **fitting)
-        record = describe("teacher", config, loop, table, splits, teacher, held_out, labels=labels)
+        record = describe(
+            "teacher", config, loop, table, splits, teacher, held_out, labels=labels,
+            start=begin.record if begin else None,
+        )  # fmt: skip
         with atomic_folder(out, RECORD) as folder:
             save_run(folder, record, teacher, table, splits)
             kept.hand_over(folder)
             if held_out is not None:
                 save_held_out(folder, held_out)
     return TrainedTeacher(
-        out, record.split_songs, record.validation_accuracy, record.held_out_accuracy, time.perf_counter() - started
+        out,
+        record.split_songs,
+        record.validation_accuracy,
+        record.held_out_accuracy,
+        time.perf_counter() - started,
+        record.start.run if record.start else None,
     )
 
 
@@ -149,11 +166,14 @@ def fit_to_labels(
     labels: LabelConfig = LabelConfig(),
     execution: Execution = Execution(device="cpu"),
     journal: Journal | None = None,
+    start: WarmStart | None = None,
 ) -> tuple[Network, Fit]:
     """Return a network trained on the labels of `rows`, and how that went; see `segue.training.fit.loop.fit`."""
     torch.manual_seed(loop.seed)
     n_classes = len(songs.classes)
     network = build(config, n_classes, Standardise.of(songs, rows))
+    if start:
+        start.apply(network)
     fitted = fit(
         network,
         songs,
