@@ -182,7 +182,7 @@ def test_a_table_that_says_everything_is_not_dealt(tmp_path: Path) -> None:
 
 
 def test_artists_that_a_table_puts_on_two_sides_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    names: list[str | None] = ["test"] * 2 + ["calibration", "validation"] * 4 + ["train"] * 4
+    names = ["test", "test", *["calibration", "validation"] * 4, *["train"] * 4]
     split(stated_table(tmp_path, names, ["Ella", "Nina", *[None] * 8, "Ella", None, None, "Nina"]), Shares(), seed=0)
     assert any("2 artists are in two splits" in message for message in caplog.messages)
 
