@@ -62,11 +62,19 @@ class LabelLoss:
 
     def __call__(self, logits: Tensor, targets: Targets) -> Tensor:
         """Return the mean cross-entropy over the songs of a batch that have a label."""
-        if self._weights is not None:
-            self._weights = self._weights.to(logits.device)
-        return functional.cross_entropy(
-            logits, targets.labels, self._weights, ignore_index=NO_LABEL, label_smoothing=self._smoothing
-        )
+        if self._weights is None and not self._smoothing:
+            return functional.cross_entropy(logits, targets.labels, ignore_index=NO_LABEL)
+        # What torch does, which reads a number back from the GPU in between: no graph can hold that.
+        n_classes = logits.shape[1]
+        if self._weights is None:
+            self._weights = torch.ones(n_classes)
+        weights = self._weights = self._weights.to(logits)
+        known, labels = targets.labels != NO_LABEL, targets.labels.clamp(min=0)
+        log_probs = logits.log_softmax(dim=1)
+        of_labels = weights[labels] * known
+        wrong = -(log_probs.gather(1, labels[:, None])[:, 0] * of_labels).sum()
+        spread = -((log_probs @ weights) * known).sum() / n_classes
+        return ((1 - self._smoothing) * wrong + self._smoothing * spread) / of_labels.sum()
 
 
 def class_weights(labels: Ints, n_classes: int, exponent: float) -> Tensor:

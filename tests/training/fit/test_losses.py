@@ -142,3 +142,11 @@ def test_a_batch_without_labels_is_learnt_from_by_its_logits_alone(logits: Tenso
 def test_shares_that_are_none_are_refused(config: type, setting: dict[str, float], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         config(**setting)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_weighted_and_smoothed_labels_are_those_of_torch(logits: Tensor, labels: Tensor, smoothing: float) -> None:
+    loss = LabelLoss(LabelConfig(class_weighting=0.5, label_smoothing=smoothing), labels.numpy(), CLASSES)
+    weights = class_weights(labels.numpy(), CLASSES, 0.5).to(logits)
+    expected = nn.CrossEntropyLoss(weights, ignore_index=-1, label_smoothing=smoothing)(logits, labels)
+    torch.testing.assert_close(loss(logits, Targets(labels)), expected)
