@@ -78,7 +78,7 @@ def exchange(bundle: Positional[Path], songs: int = 50_000, callers: int = 64, s
         copy_bundle(bundle, here)
         oracle = Oracle([load_bundle(here), make_opposite(load_bundle(here), there)])
         for number, (told_by, workers) in enumerate(ROUNDS):
-            with serving("service", here, {"SEGUE_WORKERS": str(workers)}) as server:
+            with serving(here, {"SEGUE_WORKERS": str(workers)}) as server:
                 rng, tally, state = random.Random(seed + number), Tally(), Counter[str]()
                 most = songs // len(ROUNDS)
                 asyncio.run(_round(server, here, there, oracle, tally, state, told_by, most, callers, rng, number))

@@ -111,7 +111,7 @@ def hostile(
         each: Make each attack on its own, so long each, and not only all at a time.
     """
     names = [one.name for one in make_attacks()] if each else []
-    with serving("service", bundle) as server:
+    with serving(bundle) as server:
         harms = [attacked(server, [name], seconds, callers, 0, name) for name in names]
         harms.append(attacked(server, None, seconds, callers, slow, f"all, and {slow} slow senders"))
     return Harms(tuple(harms))

@@ -1,416 +1,272 @@
-"""Measure the service under load, beside plain servers of the same models, all in one run on one machine.
+"""Put a running service under load over HTTP, and tell what came of it.
 
-The load generator shares the cores with the servers. Absolute figures drift with the machine; the ratios are what to
-quote. Takes about five minutes.
+In a closed loop so many connections send a request each once they have the answer to the last one. In an open loop
+(--rates, --p99-ms) requests come at random moments, so many a second on average, whether or not the service keeps up;
+a latency counts from the moment at which its request was due, so that a service that stalls does not hide it.
 
-Example:
-    python -m segue.bench.load artifacts/bundle --songs artifacts/demo/test.arrow
+With --p99-ms the highest rate is looked for at which 99 of 100 requests are answered within so many milliseconds, and
+none is refused. The load generator uses up to one core; where it was late itself, the report says so.
+
+The bearer token of a service that wants one is read from the environment variable SEGUE_TOKEN.
+
+Examples:
+    segue load http://127.0.0.1:3000
+    segue load http://127.0.0.1:3000 --bodies raw json --sizes 1 64 --connections 1 16 64 --out load.json
+    segue load http://127.0.0.1:3000 --rates 200 400 800 --seconds 20
+    segue load http://127.0.0.1:3000 --p99-ms 25
 """
 
 import os
-import resource
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal
 
+import httpx
 import numpy as np
-import orjson
 from tabulate import tabulate
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from segue.bench.generator import Load, closed_loop, open_loop, post
-from segue.bench.servers import Server, ServerName, serving
+from segue.bench.generator import Address, Load, closed_loop, open_loop
+from segue.bench.request_bodies import requests
+from segue.bench.results import Figure, Results, Watch, command_of, results
 from segue.bench.speed import synthetic
 from segue.command import run
-from segue.data.song import Floats, Songs
+from segue.data.song import Floats
 from segue.data.table import SongTable
-from segue.errors import ConfigError
-from segue.provenance import Provenance, provenance
-from segue.publish import write_block
-from segue.serving.bundle.load import Bundle, load_bundle
-from segue.serving.cascade import open_cascade
-from segue.serving.http.bodies import JSON, RAW
-from segue.serving.http.settings import Settings
-from segue.serving.tables import check_units
+from segue.errors import ConfigError, ServiceError, SongError
 
-COMMAND = "python -m segue.bench.load"
-CALLERS = 16
-BULK_SONGS, BULK_CALLERS = 64, 4
-SATURATING_CALLERS = 128  # More callers who wait for their answers do not get more of them a second.
+Body = Literal["raw", "json", "npy", "arrow"]
+GROUP = "load"
 DISTINCT_SONGS = 1024
-LESS_AT_A_TIME = 0.95  # Rates that are tried for the sustainable one, each so much of the one before.
-OVERLOAD = 2.0  # Times the sustainable rate.
-FIRST_REQUESTS, ALL_REQUESTS = 10_000, 100_000
-UNBOUNDED_S = 3600.0
+WARM_UP_S = 1.0
+SATURATING = 64  # Connections; with more, a closed loop gets no more answers a second.
+PRECISION = 0.05  # Of the highest rate that keeps a p99.
+MOST_TRIALS = 12  # To find it.
+LATE_MS = 5.0  # A generator whose p99 of lateness is above that was too slow for the rate.
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 
 
 @dataclass(frozen=True)
-class Throughput:
-    """A server that is asked about one song at a time by 16 callers: medians over the rounds."""
+class Case:
+    """One kind of load."""
 
-    server: ServerName
-    body: str
-    requests_per_s: float
-    p50_ms: float
-    p99_ms: float
-    failed: int
+    body: Body
+    songs: int  # A request.
+    connections: int | None = None  # Of a closed loop.
+    offered: float | None = None  # Requests a second, of an open one.
 
+    @property
+    def conditions(self) -> dict[str, str | int | float]:
+        """The conditions of its figures."""
+        shape: dict[str, str | int | float] = {"body": self.body, "songs": self.songs}
+        if self.offered is not None:
+            return {"loop": "open", "offered": self.offered, **shape}
+        return {"loop": "closed", "connections": self.connections or 0, **shape}
 
-@dataclass(frozen=True)
-class Steady:
-    """The service under the same load for longer."""
-
-    seconds: float
-    requests: int
-    p50_ms: float
-    p99_ms: float
-    failed: int
-
-
-@dataclass(frozen=True)
-class Bulk:
-    """Songs a second at 64 songs a request, medians over the rounds."""
-
-    in_process_songs_per_s: float  # The cascade, with as many threads as the service gives it.
-    raw_songs_per_s: float
-    json_songs_per_s: float
-    failed: int
-
-
-@dataclass(frozen=True)
-class Overload:
-    """The service at twice the rate that it sustains."""
-
-    sustainable_per_s: float  # The highest rate that was tried, in an open loop, at which nobody was refused.
-    offered_per_s: float
-    seconds: float
-    answered: int  # With 200.
-    told_to_come_back: int  # With 503.
-    otherwise: int  # With another status, or not at all.
-    good_per_s: float
-    p99_ms: float  # Of those answered, from when the request was due.
-    early_bytes: int  # Memory after some seconds of it.
-    late_bytes: int  # And at its end.
-
-
-@dataclass(frozen=True)
-class Endurance:
-    """Memory over many requests."""
-
-    first_requests: int
-    first_bytes: int
-    all_requests: int
-    all_bytes: int
-    failed: int
-
-
-@dataclass(frozen=True)
-class Target:
-    """What was aimed at, and what was found."""
-
-    what: str
-    wanted: str
-    found: float
-    met: bool
+    def __str__(self) -> str:
+        loop = f"{self.connections} connections" if self.offered is None else f"{self.offered:,.0f} requests/s offered"
+        return f"{self.body}, {self.songs} song{'s' * (self.songs > 1)} a request, {loop}"
 
 
 @dataclass(frozen=True)
 class LoadBenchmark:
-    """What was measured."""
+    """What came of the load."""
 
-    bundle: Path
-    version: str
-    fallback_rate: float  # Of the songs it was measured on.
-    others_share: float  # Of the machine's processor time, used by processes that have nothing to do with this.
-    throughputs: tuple[Throughput, ...]
-    steady: Steady
-    bulk: Bulk
-    overload: Overload
-    endurance: Endurance
-    targets: tuple[Target, ...]
-    provenance: Provenance
+    results: Results
 
     def __str__(self) -> str:
-        servers = tabulate(
-            [tuple(vars(one).values()) for one in self.throughputs],
-            (f"one song a request, {CALLERS} callers", "body", "requests/s", "p50 ms", "p99 ms", "failed"),
-            floatfmt=("", "", ",.0f", ".1f", ".1f", ""),
-            tablefmt="github",
-        )
-        targets = tabulate(
-            [(one.what, one.wanted, one.found, "yes" if one.met else "**no**") for one in self.targets],
-            ("target", "wanted", "found", "met"),
-            floatfmt=".2f",
-            tablefmt="github",
-        )
-        bulk, over, last = self.bulk, self.overload, self.endurance
-        return (
-            f"{servers}\n\n{targets}\n\n"
-            f"{BULK_SONGS} songs a request: {bulk.raw_songs_per_s:,.0f} songs/s raw, {bulk.json_songs_per_s:,.0f} in "
-            f"JSON, {bulk.in_process_songs_per_s:,.0f} in process.\n"
-            f"Overload: {over.sustainable_per_s:,.0f} requests/s are sustainable; of {over.offered_per_s:,.0f} offered "
-            f"a second for {over.seconds:.0f} s, {over.answered:,} were answered, {over.told_to_come_back:,} told to "
-            f"come back and {over.otherwise} lost; p99 of the answered {over.p99_ms:,.0f} ms.\n"
-            f"Memory: {last.first_bytes / 1e6:.0f} MB after {last.first_requests:,} requests, "
-            f"{last.all_bytes / 1e6:.0f} MB after {last.all_requests:,}.\n\n"
-            f"{self.fallback_rate:.0%} of the songs fell back; other processes used {self.others_share:.0%} of the "
-            f"machine meanwhile. {self.provenance.time[:10]}, commit "
-            f"{self.provenance.commit}, {self.provenance.machine}"
-        )
+        rows = []
+        for one in self.results.select(GROUP, "throughput"):
+            figures = {each.name: each for each in self.results.figures if each.conditions == one.conditions}
+            load = one.conditions.get("connections") or one.conditions["offered"]
+            names = ("goodput", *QUANTILES, "errors", "fallback rate", "degraded")
+            values = [figures[name].value if name in figures else None for name in names]
+            rows.append((one.conditions["body"], one.conditions["songs"], one.conditions["loop"], load, one.value))
+            rows[-1] += tuple(values)  # type: ignore[assignment]
+        head = ("body", "songs", "loop", "load", "requests/s", "songs/s", "p50 ms", "p90", "p99", "p99.9", "errors")
+        formats = ("", "", "", ",.0f", ",.0f", ",.0f", ".1f", ".1f", ".1f", ".1f", ",.0f", ".1%", ".1%")
+        table = tabulate(rows, (*head, "fell back", "degraded"), floatfmt=formats, tablefmt="github")
+        highest = [
+            f"{one.conditions['body']}, {one.conditions['songs']} a request: {one.value:,.0f} requests/s keep a p99 of "
+            f"{one.conditions['p99_ms']:g} ms"
+            for one in self.results.select(GROUP, "highest rate")
+        ]
+        parts = [table, *highest, *self.results.notes, *filter(None, [self.results.warning]), self.results.origin]
+        return "\n\n".join(parts)
 
 
 def load(
-    bundle: Positional[Path],
+    url: Positional[str],
     songs: Path | None = None,
-    seconds: float = 4.0,
+    bodies: tuple[Body, ...] = ("raw",),
+    sizes: tuple[int, ...] = (1,),
+    connections: tuple[int, ...] = (16,),
+    rates: tuple[float, ...] = (),
+    p99_ms: float | None = None,
+    seconds: float = 10.0,
+    requests_at_most: int | None = None,
     rounds: int = 3,
-    long_seconds: float = 30.0,
-    page: Path | None = None,
+    out: Path | None = None,
 ) -> LoadBenchmark:
-    """Measure the service under load.
+    """Put a running service under load.
 
     Args:
-        bundle: The bundle's folder.
+        url: Where the service listens, as `segue serve` prints it.
         songs: A song table to ask about; of each song the central window is sent. Default: synthetic songs.
-        seconds: How long a round of a comparison takes.
-        rounds: Rounds of each comparison.
-        long_seconds: How long the long run and the overload last.
-        page: A page whose block the result is written into.
+        bodies: Bodies to send: raw, json, npy, arrow.
+        sizes: Songs in a request.
+        connections: Connections of a closed loop, each a load of its own.
+        rates: Requests a second of an open loop, each a load of its own, instead of a closed loop.
+        p99_ms: Look for the highest rate that keeps this p99, in an open loop.
+        seconds: How long each load lasts, in each round.
+        requests_at_most: Requests that each load sends at most, in each round.
+        rounds: Rounds; in each, every load has its turn.
+        out: A file to write the results to, as JSON.
     """
-    if min(seconds, long_seconds) <= 0 or rounds < 1:
-        raise ConfigError(f"expected seconds above 0 and at least 1 round, found {seconds}, {long_seconds}, {rounds}")
-    opened, made_by = load_bundle(bundle), provenance()
-    sample = _sample(opened, songs)
-    before = _processor_seconds()
-    with tqdm(total=5, unit=" parts", disable=None, file=sys.stderr) as progress:
-
-        def done(part: str) -> None:
-            progress.set_postfix_str(f"{part} measured")
-            progress.update()
-
-        throughputs = _throughputs(bundle, sample, seconds, rounds)
-        done("throughput")
-        with serving("service", bundle) as server:
-            steady = _steady(server, sample, seconds, long_seconds)
-            done("p99")
-            bulk = _bulk(server, opened, sample, seconds, rounds)
-            done("many songs")
-            overload = _overload(server, sample, seconds, long_seconds)
-            done("overload")
-        endurance = _endurance(bundle, sample)
-        done("memory")
-    whole, busy, own = (now - then for now, then in zip(_processor_seconds(), before, strict=True))
-    measured = LoadBenchmark(
-        bundle=bundle,
-        version=opened.manifest.version,
-        fallback_rate=float(open_cascade(opened).answer(Songs.of(sample)).fell_back.mean()),
-        others_share=(busy - own) / whole,
-        throughputs=throughputs,
-        steady=steady,
-        bulk=bulk,
-        overload=overload,
-        endurance=endurance,
-        targets=targets(throughputs, steady, bulk, overload, endurance),
-        provenance=made_by,
-    )
-    if page is not None:
-        write_block(page, COMMAND, str(measured))
-    return measured
-
-
-def targets(
-    throughputs: Sequence[Throughput], steady: Steady, bulk: Bulk, overload: Overload, endurance: Endurance
-) -> tuple[Target, ...]:
-    """Compare what was found with what the service is meant to hold."""
-    per_s = {one.server: one.requests_per_s for one in throughputs}
-
-    def least(what: str, bound: float, found: float) -> Target:
-        return Target(what, f"at least {bound:g}", found, found >= bound)
-
-    def most(what: str, bound: float, found: float) -> Target:
-        return Target(what, f"at most {bound:g}", found, found <= bound)
-
-    failed = steady.failed + bulk.failed + endurance.failed + sum(one.failed for one in throughputs)
-    in_process = bulk.in_process_songs_per_s
-    return (
-        least("one song: requests/s over plain BentoML's", 2.5, per_s["service"] / per_s["plain BentoML"]),
-        least("one song: requests/s over bare uvicorn's", 0.6, per_s["service"] / per_s["bare uvicorn"]),
-        least(
-            "one song: requests/s over bare uvicorn's with the service's engine",
-            0.6,
-            per_s["service"] / per_s["bare uvicorn, batched"],
-        ),
-        most(f"p99 over p50, {steady.seconds:.0f} s", 4, steady.p99_ms / steady.p50_ms),
-        most("requests that failed, but for the overload's", 0, failed),
-        least(f"{BULK_SONGS} songs raw: songs/s over in process", 0.6, bulk.raw_songs_per_s / in_process),
-        least(f"{BULK_SONGS} songs in JSON: songs/s over in process", 0.15, bulk.json_songs_per_s / in_process),
-        most("overload: requests answered neither 200 nor 503", 0, overload.otherwise),
-        least("overload: answers/s over the sustainable", 0.8, overload.good_per_s / overload.sustainable_per_s),
-        most("overload: memory at the end over early", 1.1, overload.late_bytes / overload.early_bytes),
-        most(
-            f"memory after {endurance.all_requests:,} requests over {endurance.first_requests:,}",
-            1.1,
-            endurance.all_bytes / endurance.first_bytes,
-        ),
-    )
+    least = min([*sizes, *connections, rounds, requests_at_most or 1], default=0)
+    if least < 1 or min([seconds, p99_ms or 1.0, *rates], default=1.0) <= 0 or not (bodies and sizes and connections):
+        raise ConfigError("expected bodies, and sizes, connections, rates, rounds, seconds and counts above 0")
+    target, token = Address.of(url), os.environ.get("SEGUE_TOKEN", "")
+    sample = _sample(url, token, songs)
+    made = {
+        (body, size): requests(sample, body, size, host=str(target), path=_path(url), token=token)
+        for body in bodies
+        for size in sizes
+    }
+    cases = [
+        case
+        for body, size in made
+        for case in (
+            [Case(body, size, offered=rate) for rate in rates]
+            or ([] if p99_ms else [Case(body, size, connections=each) for each in connections])
+        )
+    ]
+    found: dict[Case, list[Load]] = {}
+    highest: list[Figure] = []
+    with Watch() as watch:
+        for some in made.values():
+            closed_loop(target, some, connections=min(connections), seconds=WARM_UP_S)
+        turns = [case for _ in range(rounds) for case in cases]
+        for case in tqdm(turns, unit=" loads", disable=None, file=sys.stderr):
+            loaded = _under(case, target, made[case.body, case.songs], seconds, requests_at_most)
+            found.setdefault(case, []).append(loaded)
+        if p99_ms:
+            for (body, size), some in made.items():
+                rate = _highest_rate(Case(body, size), target, some, p99_ms, seconds, requests_at_most, found)
+                highest.append(
+                    Figure.of(
+                        GROUP, "highest rate", "requests/s", [rate],
+                        better="higher", body=body, songs=size, p99_ms=p99_ms,
+                    )
+                )  # fmt: skip
+    figures = [figure for case, loads in found.items() for figure in _figures(case, loads)]
+    notes = [note for case, loads in found.items() for note in _notes(case, loads)]
+    measured = results("load", command_of("segue load", sys.argv[2:]), figures + highest, watch, notes)
+    if out is not None:
+        measured.write(out)
+    return LoadBenchmark(measured)
 
 
-def _processor_seconds() -> tuple[float, float, float]:
-    """Return the processor time of the machine, of all processes, and of this one with its ended children; Linux."""
-    ticks = [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    idle = sum(ticks[3:5])
-    own = sum(
-        usage.ru_utime + usage.ru_stime
-        for usage in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
-    )
-    per_s = os.sysconf("SC_CLK_TCK")
-    return sum(ticks) / per_s, (sum(ticks) - idle) / per_s, own
+def _path(url: str) -> str:
+    return f"{httpx.URL(url).path.rstrip('/')}/v1/classify"
 
 
-def _sample(bundle: Bundle, songs: Path | None) -> Floats:
-    """Return windows to ask about, (1024, 120, 25)."""
+def _sample(url: str, token: str, songs: Path | None) -> Floats:
+    """Return windows to ask about, (1024, 120, 25), in the units that the service says it takes."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/v1/model", headers=headers)
+        card = answer.raise_for_status().json()
+        units, features, classes = card["units"], card["features"], card["classes"]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        raise ServiceError(f"{url}: expected a service that answers GET /v1/model; {error or type(error)}") from None
     if songs is None:
-        return synthetic(DISTINCT_SONGS, len(bundle.manifest.classes)).windows()[0]
+        if (units, features) != ("raw", "echonest"):
+            raise SongError(
+                f"{url}: takes {units} {features} songs, and synthetic ones are raw echonest; name a table with --songs"
+            )
+        return synthetic(DISTINCT_SONGS, len(classes)).windows()[0]
     table = SongTable(songs)
-    check_units(table, bundle)
+    if (table.units, table.features) != (units, features):
+        raise SongError(f"{songs}: expected {units} {features} songs for {url}, found {table.units} {table.features}")
     if not len(table):
-        raise ConfigError(f"{songs}: expected songs to ask about, found none")
+        raise SongError(f"{songs}: expected songs to ask about, found none")
     return table.songs(np.resize(np.arange(len(table)), DISTINCT_SONGS)).windows()[0]
 
 
-def _requests(server: ServerName, sample: Floats, n_songs: int = 1) -> list[bytes]:
-    """Return the sample as requests of `n_songs` each: in JSON for plain BentoML, raw for the others."""
-    parts = [sample[at : at + n_songs] for at in range(0, len(sample) - n_songs + 1, n_songs)]
-    if server == "plain BentoML":
-        return [
-            post("/classify", JSON, orjson.dumps({"songs": part}, option=orjson.OPT_SERIALIZE_NUMPY)) for part in parts
-        ]
-    path = "/v1/classify" if server == "service" else "/classify"
-    return [post(path, RAW, part.astype("<f4").tobytes()) for part in parts]
+def _under(case: Case, target: Address, some: Sequence[bytes], seconds: float, most: int | None) -> Load:
+    if case.offered is not None:
+        return open_loop(target, some, per_s=case.offered, seconds=seconds, most=most)
+    return closed_loop(target, some, connections=case.connections or 1, seconds=seconds, most=most)
 
 
-def _requests_in_json(sample: Floats, n_songs: int) -> list[bytes]:
-    """Return the sample as JSON requests to the service."""
-    bodies = []
-    for at in range(0, len(sample) - n_songs + 1, n_songs):
-        songs = [{"id": str(place), "segments": song} for place, song in enumerate(sample[at : at + n_songs])]
-        bodies.append(orjson.dumps({"songs": songs}, option=orjson.OPT_SERIALIZE_NUMPY))
-    return [post("/v1/classify", JSON, body) for body in bodies]
+def _highest_rate(
+    case: Case,
+    target: Address,
+    some: Sequence[bytes],
+    p99_ms: float,
+    seconds: float,
+    most: int | None,
+    found: dict[Case, list[Load]],
+) -> float:
+    """Return the highest rate that was tried at which p99 is kept and nobody refused; 0 where none was."""
+    rate = closed_loop(target, some, connections=SATURATING, seconds=seconds, most=most).good_per_s
+    kept, missed = 0.0, float("inf")
+    for _ in range(MOST_TRIALS):
+        rate = float(f"{rate:.3g}")
+        if rate <= 0 or missed <= kept * (1 + PRECISION):
+            break
+        trial = Case(case.body, case.songs, offered=rate)
+        loaded = _under(trial, target, some, seconds, most)
+        found.setdefault(trial, []).append(loaded)
+        if not loaded.failed and loaded.quantile_ms(0.99) <= p99_ms:
+            kept = max(kept, rate)
+        else:
+            missed = min(missed, rate)
+        rate = kept * 1.25 if missed == float("inf") else (kept + missed) / 2
+    return kept
 
 
-def _throughputs(bundle: Path, sample: Floats, seconds: float, rounds: int) -> tuple[Throughput, ...]:
-    """Ask all servers in turn; those whose turn it is not are idle."""
-    names: tuple[ServerName, ...] = get_args(ServerName)
-    requests = {name: _requests(name, sample) for name in names}
-    with ExitStack() as running:
-        servers = {name: running.enter_context(serving(name, bundle)) for name in names}
-        for name, server in servers.items():
-            closed_loop(server.port, requests[name], connections=CALLERS, seconds=1)
-        loads: dict[ServerName, list[Load]] = {name: [] for name in names}
-        for _ in range(rounds):
-            for name, server in servers.items():
-                loads[name].append(closed_loop(server.port, requests[name], connections=CALLERS, seconds=seconds))
-    return tuple(
-        Throughput(
-            server=name,
-            body="JSON" if name == "plain BentoML" else "raw",
-            requests_per_s=statistics.median(one.good_per_s for one in loads[name]),
-            p50_ms=statistics.median(one.quantile_ms(0.5) for one in loads[name]),
-            p99_ms=statistics.median(one.quantile_ms(0.99) for one in loads[name]),
-            failed=sum(one.failed for one in loads[name]),
+def _figures(case: Case, loads: Sequence[Load]) -> Iterator[Figure]:
+    def figure(name: str, unit: str, values: Sequence[float], better: Literal["higher", "lower"]) -> Figure:
+        return Figure.of(GROUP, name, unit, values, better=better, **case.conditions)
+
+    yield figure("throughput", "requests/s", [one.good_per_s for one in loads], "higher")
+    yield figure("goodput", "songs/s", [one.songs_per_s for one in loads], "higher")
+    yield figure("errors", "requests", [one.failed for one in loads], "lower")
+    answered = [one for one in loads if len(one.latencies_ms)]
+    if answered:
+        for name, q in QUANTILES.items():
+            yield figure(name, "ms", [one.quantile_ms(q) for one in answered], "lower")
+    with_songs = [one for one in loads if one.songs]
+    if with_songs:
+        yield figure(
+            "fallback rate", "share", [(one.by_teacher + one.degraded) / one.songs for one in with_songs], "lower"
         )
-        for name in names
-    )
+        yield figure("degraded", "share", [one.degraded / one.songs for one in with_songs], "lower")
 
 
-def _steady(server: Server, sample: Floats, seconds: float, long_seconds: float) -> Steady:
-    requests = _requests("service", sample)
-    closed_loop(server.port, requests, connections=CALLERS, seconds=seconds)
-    found = closed_loop(server.port, requests, connections=CALLERS, seconds=long_seconds)
-    return Steady(found.seconds, len(found.latencies_ms), found.quantile_ms(0.5), found.quantile_ms(0.99), found.failed)
-
-
-def _bulk(server: Server, bundle: Bundle, sample: Floats, seconds: float, rounds: int) -> Bulk:
-    cascade = open_cascade(bundle, threads=Settings().threads)
-    parts = [Songs.of(sample[at : at + BULK_SONGS]) for at in range(0, len(sample), BULK_SONGS)]
-    raw, in_json = _requests("service", sample, BULK_SONGS), _requests_in_json(sample, BULK_SONGS)
-
-    def ask(requests: Sequence[bytes]) -> Load:
-        return closed_loop(server.port, requests, connections=BULK_CALLERS, seconds=seconds)
-
-    in_process: list[float] = []
-    loads: dict[str, list[Load]] = {"raw": [], "json": []}
-    for number in range(rounds + 1):  # The first does not count.
-        found = _songs_per_s(lambda place: cascade.answer(parts[place % len(parts)]), seconds)
-        some = {"raw": ask(raw), "json": ask(in_json)}
-        if number:
-            in_process.append(found)
-            for kind, one in some.items():
-                loads[kind].append(one)
-    per_s = {kind: statistics.median(one.good_per_s for one in some) * BULK_SONGS for kind, some in loads.items()}
-    failed = sum(one.failed for some in loads.values() for one in some)
-    return Bulk(statistics.median(in_process), per_s["raw"], per_s["json"], failed)
-
-
-def _songs_per_s(answer: Callable[[int], object], seconds: float) -> float:
-    started, calls = time.perf_counter(), 0
-    while time.perf_counter() < started + seconds:
-        answer(calls)
-        calls += 1
-    return calls * BULK_SONGS / (time.perf_counter() - started)
-
-
-def _overload(server: Server, sample: Floats, seconds: float, long_seconds: float) -> Overload:
-    requests = _requests("service", sample)
-    sustainable = _sustainable_per_s(server, requests, seconds)
-    offered = OVERLOAD * sustainable
-    open_loop(server.port, requests, per_s=offered, seconds=seconds)
-    early = server.resident_bytes()
-    found = open_loop(server.port, requests, per_s=offered, seconds=long_seconds)
-    answered, told = (found.statuses.get(status, 0) for status in (200, 503))
-    return Overload(
-        sustainable_per_s=sustainable,
-        offered_per_s=offered,
-        seconds=long_seconds,
-        answered=answered,
-        told_to_come_back=told,
-        otherwise=sum(found.statuses.values()) - answered - told + found.unanswered,
-        good_per_s=found.good_per_s,
-        p99_ms=found.quantile_ms(0.99),
-        early_bytes=early,
-        late_bytes=server.resident_bytes(),
-    )
-
-
-def _sustainable_per_s(server: Server, requests: Sequence[bytes], seconds: float) -> float:
-    """Go down from the rate that saturates the server to one at which it refuses nobody."""
-    per_s = closed_loop(server.port, requests, connections=SATURATING_CALLERS, seconds=seconds).good_per_s
-    while open_loop(server.port, requests, per_s=per_s, seconds=seconds).failed:
-        per_s *= LESS_AT_A_TIME
-    return per_s
-
-
-def _endurance(bundle: Path, sample: Floats) -> Endurance:
-    requests = _requests("service", sample)
-    with serving("service", bundle) as server:
-
-        def ask(most: int) -> tuple[int, int]:
-            found = closed_loop(server.port, requests, connections=CALLERS, seconds=UNBOUNDED_S, most=most)
-            return server.resident_bytes(), found.failed
-
-        first_bytes, failed = ask(FIRST_REQUESTS)
-        all_bytes, failed_later = ask(ALL_REQUESTS - FIRST_REQUESTS)
-    return Endurance(FIRST_REQUESTS, first_bytes, ALL_REQUESTS, all_bytes, failed + failed_later)
+def _notes(case: Case, loads: Sequence[Load]) -> Iterator[str]:
+    errors: dict[str, int] = {}
+    for one in loads:
+        for kind, count in one.errors.items():
+            errors[kind] = errors.get(kind, 0) + count
+    if any(errors.values()):
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in errors.items() if count)
+        yield f"{case}: of {sum(one.sent for one in loads):,} requests {kinds}."
+    song_errors = sum(one.song_errors for one in loads)
+    if song_errors:
+        yield f"{case}: {song_errors:,} songs got an error."
+    late_ms = max((float(np.quantile(one.late_ms, 0.99)) for one in loads if len(one.late_ms)), default=0.0)
+    if late_ms > LATE_MS:
+        yield f"{case}: the load generator itself was late, by {late_ms:.0f} ms at its p99; the latencies have that in."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the measurement."""
+    """Run `segue load`."""
     return run(load, argv, __doc__)
 
 

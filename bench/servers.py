@@ -1,4 +1,4 @@
-"""The servers that are measured, each a process of its own: the service, and what it is compared with."""
+"""The service as a process of its own, to measure and to attack."""
 
 import os
 import signal
@@ -7,16 +7,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 from segue.errors import ServiceError
 
-ServerName = Literal["service", "plain BentoML", "bare uvicorn", "bare uvicorn, batched"]
 ADMIN = {"authorization": "Bearer root"}  # The header of who may reload.
 START_TIMEOUT_S, STOP_TIMEOUT_S = 120.0, 60.0
 
@@ -42,10 +40,10 @@ class Server:
 
 
 @contextmanager
-def serving(name: ServerName, bundle: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """Run a server on the models of `bundle` until the block ends; it is ready by then.
+def serving(bundle: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Run the service of a bundle until the block ends; it is ready by then.
 
-    The service has its default settings but for `settings`, by their environment variables, and an admin.
+    It has its default settings but for `settings`, by their environment variables, and an admin.
     """
     port = _free_port()
     with TemporaryDirectory() as folder:
@@ -53,7 +51,7 @@ def serving(name: ServerName, bundle: Path, settings: Mapping[str, str] | None =
         environment = _environment(bundle, Path(folder)) | {"SEGUE_TOKENS": "admin=root"} | dict(settings or {})
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", *_words(name, bundle, port)],
+                [sys.executable, "-m", "segue", "serve", str(bundle), "--host", "127.0.0.1", "--port", str(port)],
                 env=environment, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         try:
@@ -61,18 +59,6 @@ def serving(name: ServerName, bundle: Path, settings: Mapping[str, str] | None =
             yield Server(process, port)
         finally:
             _stop(process)
-
-
-def _words(name: ServerName, bundle: Path, port: int) -> Sequence[str]:
-    at = ("--host", "127.0.0.1", "--port", str(port))
-    match name:
-        case "service":
-            return ("segue", "serve", str(bundle), *at)
-        case "plain BentoML":
-            return ("bentoml", "serve", "segue.bench.plain_bentoml:PlainBentoML", *at)
-        case _:
-            app = "batched" if name.endswith("batched") else "alone"
-            return ("uvicorn", f"segue.bench.bare_uvicorn:{app}", "--factory", "--no-access-log", *at)
 
 
 def _environment(bundle: Path, home: Path) -> dict[str, str]:

@@ -156,7 +156,7 @@ def soak(
         copy_bundle(bundle, here)
         oracle, tally, course = Oracle([load_bundle(here), make_opposite(load_bundle(here), there)]), Tally(), Course()
         attacks = itertools.cycle(ATTACKS)
-        with serving("service", here, {"SEGUE_WORKERS": "2"}) as server:
+        with serving(here, {"SEGUE_WORKERS": "2"}) as server:
             rng = random.Random(seed)
             sent = asyncio.run(
                 _soak(server, oracle, tally, course, attacks, (here, there), rng, minutes * 60, callers, attackers,

@@ -27,6 +27,7 @@ VERBS = {
     "serve": ("segue.serving.http.serve", "answer over HTTP"),
     "score": ("segue.serving.batch.score", "classify every song of a catalogue"),
     "bench": ("segue.bench.speed", "songs per second and latency of student, teacher and cascade"),
+    "load": ("segue.bench.load", "put a running service under load: latency, throughput, the rate that keeps a p99"),
     "study": ("segue.training.study", "run an experiment of the study, or your own, cell by cell, with a page"),
     "retrain": ("segue.export.retrain.retrain", "the whole chain from a recipe; what is unchanged is skipped"),
     "drift": ("segue.export.drift.drift", "whether songs have drifted from a bundle's, with a page"),

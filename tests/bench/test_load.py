@@ -1,159 +1,129 @@
-"""The load generator counts what really happened, and the benchmark compares it with the right targets."""
+"""`segue load` asks a service as it was told, and tells what came of it in the form of all benchmarks."""
 
-import asyncio
-import dataclasses
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from segue.bench.generator import Load, closed_loop, open_loop, post
-from segue.bench.load import (
-    Bulk,
-    Endurance,
-    Overload,
-    Steady,
-    Throughput,
-    _requests,
-    _requests_in_json,
-    load,
-    main,
-    targets,
-)
-from segue.bench.servers import ServerName, serving
-from segue.data.song import WINDOW
-from segue.errors import ConfigError, ServiceError
-from segue.serving.http.bodies import JSON, RAW, read
+from segue.bench import load as load_module
+from segue.bench.generator import Address, Load
+from segue.bench.load import Case, _highest_rate, load, main
+from segue.bench.request_bodies import BODIES, requests
+from segue.bench.results import read_results
+from segue.bench.servers import Server, serving
+from segue.data.song import WINDOW, Songs
+from segue.data.table import SongBatch, write_table
+from segue.errors import ConfigError, ServiceError, SongError
+from segue.serving.http.bodies import read
 from tests.support.random_songs import random_segments
 from tests.support.server import free_port
 
-REQUEST = post("/", RAW, b"abc")
 SONGS = np.stack([random_segments(WINDOW, seed=n) for n in range(8)])
 
 
-class Answering(asyncio.Protocol):
-    """Answers every request with the next status, in two pieces; hangs up where that is 0."""
-
-    def __init__(self, status: Callable[[], int]) -> None:
-        self.status = status
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: asyncio.Transport = transport  # type: ignore[assignment]
-
-    def data_received(self, data: bytes) -> None:
-        assert data == REQUEST
-        status = self.status()
-        if not status:
-            self.transport.abort()
-            return
-        self.transport.write(f"HTTP/1.1 {status} Fine\r\nContent-Le".encode())
-        asyncio.get_running_loop().call_later(0.001, self.transport.write, b"ngth: 5\r\n\r\nhello")
+@pytest.mark.parametrize("body", BODIES)
+def test_requests_carry_the_songs(body: str) -> None:
+    found = []
+    for request in requests(SONGS, body, 4, host="bench:1", token="secret"):
+        head, _, content = request.partition(b"\r\n\r\n")
+        lines = head.decode().split("\r\n")
+        assert lines[:2] == ["POST /v1/classify HTTP/1.1", "host: bench:1"]
+        assert f"content-length: {len(content)}" in lines
+        assert "authorization: Bearer secret" in lines
+        found += list(read(content, BODIES[body][0], "raw", 4).sound)
+    np.testing.assert_array_equal(np.stack(found), SONGS)
 
 
-@contextmanager
-def answering(statuses: list[int]) -> Iterator[int]:
-    """Run a server whose answers have these statuses, over and over, and yield its port."""
-    count = iter(range(10**9))
-    port, loop = free_port(), asyncio.new_event_loop()
-
-    def status() -> int:
-        return statuses[next(count) % len(statuses)]
-
-    server = loop.run_until_complete(loop.create_server(lambda: Answering(status), "127.0.0.1", port))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield port
-    finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-def test_a_closed_loop_counts_every_answer() -> None:
-    with answering([200, 200, 503]) as port:
-        found = closed_loop(port, [REQUEST], connections=4, seconds=30, most=300)
-    assert found.statuses == {200: 200, 503: 100}
-    assert (found.unanswered, found.failed, len(found.latencies_ms)) == (0, 100, 200)
-    assert 1 <= found.quantile_ms(0.5) <= found.quantile_ms(0.99) < found.seconds * 1e3
-    assert found.good_per_s == pytest.approx(200 / found.seconds)
-
-
-def test_an_open_loop_sends_as_many_as_it_was_told() -> None:
-    with answering([200, 503]) as port:
-        found = open_loop(port, [REQUEST], per_s=1000, seconds=0.3)
-    assert found.statuses == {200: 150, 503: 150}
-    assert found.unanswered == 0
-
-
-def test_requests_on_a_connection_that_breaks_are_unanswered() -> None:
-    with answering([200, 0]) as port:
-        found = open_loop(port, [REQUEST], per_s=1000, seconds=0.1)
-        assert found.statuses == {200: 50}
-        assert found.unanswered == 50
-        with pytest.raises(ServiceError, match="the server closed every connection"):
-            closed_loop(port, [REQUEST], connections=2, seconds=30)
-    assert open_loop(free_port(), [REQUEST], per_s=1000, seconds=0.1).unanswered == 100
-
-
-def test_the_requests_carry_the_sample() -> None:
-    for requests in (_requests("service", SONGS, 4), _requests_in_json(SONGS, 4)):
-        bodies = [request.partition(b"\r\n\r\n")[2] for request in requests]
-        kind = JSON if bodies[0].startswith(b"{") else RAW
-        sound = [read(body, kind, "raw", 4).sound for body in bodies]
-        np.testing.assert_array_equal(np.concatenate([np.stack(list(some)) for some in sound]), SONGS)
-    assert len(_requests("bare uvicorn", SONGS)) == len(_requests("plain BentoML", SONGS)) == 8
-
-
-def found(per_s: float = 1500.0, **overload: float) -> dict[str, bool]:
-    """Return which targets are met by made-up figures."""
-    throughputs = tuple(
-        Throughput(name, "raw", rate, 1.0, 2.0, 0)  # type: ignore[arg-type]
-        for name, rate in (
-            ("service", per_s), ("plain BentoML", 600.0), ("bare uvicorn", 2500.0), ("bare uvicorn, batched", 2500.0)
-        )
+def made(per_s: float, p99_ms: float, failed: int = 0) -> Load:
+    """Return a load of one second whose latencies all are `p99_ms`."""
+    answered = int(per_s)
+    latencies = np.full(answered, p99_ms)
+    return Load(
+        seconds=1.0, sent=answered + failed, statuses={200: answered, 503: failed}, unanswered={},
+        latencies_ms=latencies, late_ms=np.zeros(0), songs=answered, by_teacher=0, degraded=0, song_errors=0,
     )  # fmt: skip
-    over = Overload(1000.0, 2000.0, 30.0, 30_000, 30_000, 0, 800.0, 100.0, 100, 110)
-    made = targets(
-        throughputs,
-        Steady(30.0, 1000, 10.0, 40.0, 0),
-        Bulk(1000.0, 600.0, 150.0, 0),
-        dataclasses.replace(over, **overload),  # type: ignore[arg-type]
-        Endurance(10_000, 100, 100_000, 110, 0),
-    )
-    assert len({one.what for one in made}) == len(made) == 11
-    return {one.what: one.met for one in made}
 
 
-def test_a_target_is_met_at_its_bound_and_not_beyond() -> None:
-    assert all(found().values())
-    assert [what for what, met in found(per_s=1499).items() if not met] == [
-        "one song: requests/s over plain BentoML's",
-        "one song: requests/s over bare uvicorn's",
-        "one song: requests/s over bare uvicorn's with the service's engine",
-    ]
-    missed = [what for what, met in found(good_per_s=799, otherwise=1, late_bytes=111).items() if not met]
-    assert [what.partition(":")[0] for what in missed] == ["overload"] * 3
+@pytest.mark.parametrize("limit", [90.0, 730.0, 5000.0])
+def test_the_highest_rate_that_keeps_a_p99_is_found(limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def under(case: Case, *_: object) -> Load:
+        assert case.offered is not None
+        return made(case.offered, 10.0 if case.offered <= limit else 100.0)
+
+    monkeypatch.setattr(load_module, "closed_loop", lambda *_, **__: made(1000, 5.0))
+    monkeypatch.setattr(load_module, "_under", under)
+    found: dict[Case, list[Load]] = {}
+    rate = _highest_rate(Case("raw", 1), Address("127.0.0.1", 1), [b""], 25.0, 1.0, None, found)
+    assert limit / 1.06 <= rate <= limit
+    assert rate in {case.offered for case in found}
 
 
-def test_what_cannot_be_measured_is_refused(bundle: Path) -> None:
-    with pytest.raises(ConfigError, match=r"expected seconds above 0 and at least 1 round, found 0\.0, 30\.0, 3"):
-        load(bundle, seconds=0.0)
-    assert main([str(bundle / "nothing")]) == 1
+def test_a_rate_at_which_somebody_is_refused_is_too_high(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_module, "closed_loop", lambda *_, **__: made(1000, 5.0))
+    monkeypatch.setattr(load_module, "_under", lambda *_: made(100, 1.0, failed=1))
+    assert _highest_rate(Case("raw", 1), Address("127.0.0.1", 1), [b""], 25.0, 1.0, None, {}) == 0
 
 
-def test_a_load_without_answers_has_no_quantile() -> None:
-    assert np.isnan(Load(1.0, {}, 3, np.zeros(0)).quantile_ms(0.5))
+@pytest.fixture(scope="module")
+def server(bundle: Path) -> Iterator[Server]:
+    with serving(bundle, {"SEGUE_TOKENS": "load=secret"}) as running:
+        yield running
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plain BentoML", "bare uvicorn, batched"])
-def test_a_server_to_compare_with_answers(bundle: Path, name: ServerName) -> None:
-    with serving(name, bundle) as server:
-        found = closed_loop(server.port, _requests(name, SONGS), connections=2, seconds=60, most=20)
-        assert server.resident_bytes() > 10e6
-    assert found.statuses == {200: 20}
+def test_a_service_under_load(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, out = f"http://127.0.0.1:{server.port}", tmp_path / "load.json"
+    with pytest.raises(ServiceError, match="expected a service that answers GET /v1/model"):
+        load(url)
+    monkeypatch.setenv("SEGUE_TOKEN", "secret")
+    found = load(
+        url, bodies=("raw", "json", "npy", "arrow"), sizes=(1, 3), connections=(2,), seconds=30, requests_at_most=8,
+        rounds=2, out=out,
+    )  # fmt: skip
+    results = read_results(out)
+    assert results == found.results
+    throughputs = results.select("load", "throughput", loop="closed", connections=2)
+    assert {(one.conditions["body"], one.conditions["songs"]) for one in throughputs} == {
+        (body, size) for body in BODIES for size in (1, 3)
+    }
+    for one in throughputs:
+        figures = {each.name: each for each in results.figures if each.conditions == one.conditions}
+        assert figures["errors"].rounds == (0, 0)
+        assert figures["p50"].value <= figures["p99"].value <= figures["p99.9"].value
+        size = float(one.conditions["songs"])
+        assert figures["goodput"].rounds == pytest.approx([size * each for each in one.rounds])
+        assert 0 <= figures["fallback rate"].value <= 1
+        assert figures["degraded"].value == 0
+    assert not results.notes
+
+
+@pytest.mark.slow
+def test_an_open_loop_and_a_sweep(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGUE_TOKEN", "secret")
+    url = f"http://127.0.0.1:{server.port}"
+    found = load(url, rates=(50.0,), p99_ms=5000.0, seconds=1, requests_at_most=60, rounds=1).results
+    assert found.select("load", "throughput", loop="open", offered=50.0, body="raw", songs=1)
+    (highest,) = found.select("load", "highest rate", p99_ms=5000.0, body="raw", songs=1)
+    assert highest.value in {one.conditions["offered"] for one in found.select("load", "throughput")}
+    assert "keep a p99 of 5000 ms" in str(load_module.LoadBenchmark(found))
+
+
+@pytest.mark.slow
+def test_songs_that_the_service_does_not_take_are_refused(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGUE_TOKEN", "secret")
+    table = tmp_path / "standardised.arrow"
+    with write_table(table, "standardised") as out:
+        out.write(SongBatch(["a"], Songs.of(SONGS[:1]), [None], [None]))
+    with pytest.raises(SongError, match=r"expected raw echonest songs for http.*, found standardised echonest"):
+        load(f"http://127.0.0.1:{server.port}", songs=table)
+
+
+def test_what_cannot_be_asked_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ({"sizes": (0,)}, {"rates": (0.0,)}, {"seconds": 0.0}, {"rounds": 0}, {"bodies": ()}):
+        with pytest.raises(ConfigError, match="above 0"):
+            load("http://127.0.0.1:1", **wrong)
+    assert main([f"http://127.0.0.1:{free_port()}"]) == 1
+    assert "expected a service that answers GET /v1/model" in capsys.readouterr().err
