@@ -3,16 +3,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MOTO := $(VENV)/moto
 BUNDLE ?= artifacts/bundle
 PORT ?= 3000
 PEERS_PYTHON ?= /usr/bin/python3
 RECIPE ?=
 LABELS ?=
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" SEGUE_S3_SERVER="$(CURDIR)/$(MOTO)/bin/moto_server" $(BIN)/python -m pytest
 
 export BENTOML_DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-audio test check package serve bench peers figures lock clean
+.PHONY: help setup demo demo-audio test test-long check package serve bench peers figures lock clean
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,6 +25,11 @@ $(VENV)/done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Segue needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,cluster,dev]'
+	@touch $@
+
+$(MOTO)/done: $(VENV)/done  # A server for the tests of S3. It wants older libraries than ours, so it has its own environment.
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(MOTO)
+	$(BIN)/uv pip install --quiet --python $(MOTO)/bin/python 'moto[server]==5.2.5'
 	@touch $@
 
 demo: setup  ## Train, export, serve, classify and score, end to end (RECIPE=file to choose; SEGUE_SONGS=folder for real songs)
@@ -37,8 +44,11 @@ demo-audio: setup  ## Train on the audio files in MUSIC (one folder a genre, or 
 	$(BIN)/segue export artifacts/audio/student --out artifacts/audio/bundle
 	SEGUE_AUDIO=true $(BIN)/segue serve artifacts/audio/bundle --port $(PORT)
 
-test: setup  ## Run all tests
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+test: setup $(MOTO)/done  ## Run the tests, but for the long ones
+	$(PYTEST)
+
+test-long: setup $(MOTO)/done  ## Run the long tests: simulations, fuzz, whole chains
+	$(PYTEST) -m long
 
 check: setup  ## Check format, lint, types and the floors
 	$(BIN)/ruff format --check .

@@ -44,7 +44,7 @@ def segue(code: Path, *words: object) -> str:
     return ended.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_network_is_one_file_and_one_line(tmp_path: Path) -> None:
     code, run, bundle = checkout(tmp_path / "code"), tmp_path / "teacher", tmp_path / "bundle"
     (code / "training" / "networks" / "mean.py").write_text(code_of("networks.md", '"""The mean network'))
@@ -66,7 +66,7 @@ def test_a_network_is_one_file_and_one_line(tmp_path: Path) -> None:
     assert (bundle / "teacher.onnx").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_is_one_file_and_one_line(tmp_path: Path) -> None:
     code, out = checkout(tmp_path / "code"), tmp_path / "out"
     (code / "training" / "studies" / "width.py").write_text(code_of("studies.md", '"""How wide'))

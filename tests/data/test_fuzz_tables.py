@@ -73,7 +73,7 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
     return bytes(found)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_damaged_table_is_read_right_or_refused(tmp_path: Path, seed: int) -> None:
     rng, sound = random.Random(seed), tables(tmp_path)

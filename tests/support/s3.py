@@ -1,6 +1,6 @@
 """A real S3 protocol server in a process of its own: moto's, from an environment of its own.
 
-moto wants older libraries than ours, so it is a tool and no dependency: `uv tool install 'moto[server]==5.2.5'`.
+moto wants older libraries than ours, so it is a tool and no dependency; `make test` installs it in `.venv/moto`.
 """
 
 import os
@@ -24,7 +24,7 @@ def s3_server() -> Iterator[str]:
     """Run a server while the block lasts and yield the address of an empty bucket; without moto the test is skipped."""
     command = os.environ.get("SEGUE_S3_SERVER")
     if not command:
-        pytest.skip("needs an S3 server: `uv tool install 'moto[server]==5.2.5'`, and its path in SEGUE_S3_SERVER")
+        pytest.skip("needs an S3 server: `make test` has one; or set SEGUE_S3_SERVER to the path of a `moto_server`")
     port = free_port()
     words = [command, "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -95,7 +95,7 @@ def fuzz(name: str, trials: int) -> None:
             assert found in (b"", expected) or not name.endswith(CHECKED)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", WRITERS)
 def test_damage_gives_songs_or_an_error_in_little_memory(name: str) -> None:
     program = f"import sys; sys.path[:0] = {sys.path!r}; from {__name__} import fuzz; fuzz({name!r}, {TRIALS})"

@@ -29,7 +29,7 @@ def world(n: int, seed: int) -> tuple[list[Predictions], Ints]:
     return [Predictions.of(one.astype(np.float32), 1.0, np.ones(n, dtype=np.int64)) for one in logits], labels
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_promise_along_a_path_that_other_songs_gave_is_kept_as_often_as_it_says() -> None:
     many, their_labels = world(60_000, seed=0)
     standings = LADDER.standings(many)

@@ -66,7 +66,7 @@ def at_most(share: float, sets: int) -> float:
     return share + MONTE_CARLO_SIGMAS * sqrt(share * (1 - share) / sets)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("per_class", "sets"), [(False, 2000), (True, 400)])
 def test_the_promise_is_broken_no_more_often_than_it_says(per_class: bool, sets: int) -> None:
     """Everything that calibration does is done anew for every set: temperatures, class scales, threshold."""

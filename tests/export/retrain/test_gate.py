@@ -55,7 +55,7 @@ def draw(rng: np.random.Generator, artists: int, songs: int, gain: float) -> tup
     return (common + first > at[0]).reshape(-1), (common + second > at[1]).reshape(-1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("artists", "songs"), [(300, 1), (60, 5)])
 def test_of_1000_challengers_that_are_no_better_at_most_5_percent_are_published(artists: int, songs: int) -> None:
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def test_of_1000_challengers_that_are_no_better_at_most_5_percent_are_published(
     assert better / 200 >= 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_number_of_songs_that_would_tell_does_tell_four_times_in_five() -> None:
     rng, rules = np.random.default_rng(0), GateRules(worth_points=8)
     pilot = gain_of(*draw(rng, 4000, 1, 0.08), [None] * 4000, rules)

@@ -37,7 +37,7 @@ def write_course_files(folder: Path) -> None:
         )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_chain_of_the_study_runs_on_course_files_to_a_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

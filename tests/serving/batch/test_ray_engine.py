@@ -18,7 +18,7 @@ from segue.serving.bundle.load import load_bundle
 from tests.support.bundles import BOTH_ANSWER_NATS
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def long_songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return table_of(tmp_path_factory.mktemp("songs") / "long.arrow", 300, 250, artists=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_runs_quickly_to_a_page(name: str, long_songs: Path, tmp_path: Path) -> None:
     found = verb.study(name, long_songs, tmp_path, quick=True, jobs=1)
