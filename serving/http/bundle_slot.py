@@ -4,7 +4,8 @@ A reload reads the bundle's folder again: verified, tried in a process of its ow
 one, then swapped. Requests in flight end with the bundle they began with. If the new one is bad, or takes too long,
 nothing happens but an error. Every worker watches one mark, in the server's folder, and reloads when it changes: SIGHUP
 to the server changes it, and so does the worker that was asked over HTTP, once it has seen that the new bundle is good.
-A server of a release store reloads as well whenever another release becomes the latest.
+A server of a release store reloads as well whenever another release becomes the latest. Nobody calls it a second time,
+so it tries a release that it could not load again by itself: a machine that was too busy yesterday is not so today.
 """
 
 import asyncio
@@ -29,6 +30,8 @@ from segue.serving.releases.store import ReleaseStore
 
 WATCH_EVERY_S = 0.5
 LOOK_TIMEOUT_S = 30.0  # For a release store to say whether it has changed.
+AGAIN_S = 5.0  # After which a release that could not be loaded is tried again; each time twice as long ...
+MOST_AGAIN_S = 300.0  # ... up to this.
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -60,6 +63,8 @@ class BundleSlot:
         self._loading = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
         self._looked_at = time.monotonic()
+        self._failed = 0  # Times that the latest release could not be loaded.
+        self._again_at = 0.0
         self._seen = self._asked_at()
         monitoring.loaded(has_teacher=engine.has_teacher)
 
@@ -128,14 +133,20 @@ class BundleSlot:
         self._seen = self._asked_at()
         try:
             await self.reload()
+            self._failed = 0
         except Exception:
-            logger.exception("the new bundle was refused, the old one stays")
+            wait_s = min(AGAIN_S * 2**self._failed, MOST_AGAIN_S)
+            self._failed, self._again_at = self._failed + 1, time.monotonic() + wait_s
+            then = f"; the release is tried again in {wait_s:g} s" if self._follower else ""
+            logger.exception("the new bundle was refused, the old one stays%s", then)
 
     async def _has_moved(self) -> bool:
-        """Return whether another release has become the latest; a store that cannot be asked has not moved."""
+        """Return whether another release has become the latest, or one that could not be loaded is due again."""
         follower = self._follower
         if follower is None or time.monotonic() - self._looked_at < follower.look_every_s:
             return False
+        if self._failed and time.monotonic() >= self._again_at:
+            return True
         self._looked_at = time.monotonic()
         return await _in_a_thread_of_its_own(follower.moved, LOOK_TIMEOUT_S)
 

@@ -14,7 +14,7 @@ import pytest
 
 from segue.data.song import Songs
 from segue.errors import BundleError
-from segue.serving.bundle.load import load_bundle
+from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.bundle.manifest import parse_manifest
 from segue.serving.bundle.write import write_manifest
 from segue.serving.cascade import open_cascade
@@ -23,8 +23,10 @@ from segue.serving.http.bodies import RAW
 from segue.serving.http.bundle_slot import BundleSlot
 from segue.serving.http.settings import Settings
 from segue.serving.http.trial import find_faults
+from segue.serving.releases.store import ReleaseStore
 from tests.serving.conftest import OwnClient, OwnService
 from tests.support.altered_bundles import make_endless, negate, relicense
+from tests.support.bundles import another_bundle
 from tests.support.random_songs import random_segments
 
 SONG = bytes(12_000)
@@ -233,3 +235,32 @@ def test_no_error_ends_the_watch(
 
     service.runner.run(follow())
     assert next(flush, None) is None
+
+
+def test_a_release_that_could_not_be_loaded_is_tried_again(
+    own_service: OwnService, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine so busy that the trial of the models takes longer than it may."""
+    store = ReleaseStore(tmp_path / "releases")
+    store.publish(another_bundle(bundle, tmp_path / "1", 1), "")
+    faults, tried = iter([{}, {"student": "too slow"}, {"student": "too slow"}, {}]), list[str]()
+
+    def find_faults(opened: Bundle, _: Settings) -> dict[str, str]:
+        tried.append(opened.manifest.version)
+        return next(faults)
+
+    monkeypatch.setattr(bundle_slot_module, "find_faults", find_faults)
+    monkeypatch.setattr(bundle_slot_module, "WATCH_EVERY_S", 0.001)
+    monkeypatch.setattr(bundle_slot_module, "AGAIN_S", 0.001)
+    service = own_service(releases=store.where, open_slot=BundleSlot.open)
+    release = store.publish(another_bundle(bundle, tmp_path / "2", 2), "")
+
+    async def follow() -> None:
+        watch = asyncio.create_task(service.slot.watch())
+        while service.slot.release != release.name:
+            await asyncio.sleep(0.001)
+        watch.cancel()
+
+    service.runner.run(follow())
+    assert tried[1:] == [release.version] * 3
+    assert service.metric("segue_reloads_total", result="refused") == 2
