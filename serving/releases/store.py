@@ -18,7 +18,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from pyarrow import fs
 from pydantic import TypeAdapter
 
 from segue.atomic import atomic_file, atomic_folder
-from segue.errors import BundleError, ReleaseError
+from segue.errors import BundleError, ConfigError, ReleaseError
 from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.bundle.manifest import MANIFEST, Evaluation
 from segue.serving.releases.lock import locked
@@ -302,7 +302,9 @@ class ReleaseStore:
                     self._write(name, page.encode())
                 held.confirm()
                 self._write(INDEX, _sealed(change.index))
-                self._write(STORY, render(TEMPLATE, where=self.where, index=change.index, verb="releases").encode())
+                story = render(TEMPLATE, where=self.where, index=change.index, verb="releases")
+                with suppress(OSError, ConfigError):  # It is done, story or not; the next change tells it whole.
+                    self._write(STORY, story.encode())
             self._sweep(change.index)
 
     def _read(self, name: str) -> bytes:

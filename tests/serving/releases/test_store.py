@@ -10,19 +10,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from pyarrow import fs
 
-from segue.errors import BundleError, ReleaseError
+from segue.errors import BundleError, ConfigError, ReleaseError
 from segue.serving.bundle.load import load_bundle
 from segue.serving.releases import store as store_module
 from segue.serving.releases.follow import Follower
 from segue.serving.releases.lock import locked
 from segue.serving.releases.store import INDEX, Index, ReleaseStore, is_store
+from tests.support.small_disk import fill, small_disk
 
 Another = Callable[[int], Path]
+PAGE = 4096  # Bytes that a file takes at least.
 
 
 def version(bundle: Path) -> str:
@@ -128,6 +131,29 @@ def test_a_full_disk_publishes_nothing(store: ReleaseStore, another: Another, mo
     store.publish(another(4), "room again")
     folders = [info.base_name for info in store._storage.get_file_info(fs.FileSelector(""))]
     assert sorted(name for name in folders if name[:4].isdigit()) == [one.name for one in store.index().releases]
+
+
+def test_a_disk_that_is_really_full_publishes_whole_or_nothing(another: Another, tmp_path: Path) -> None:
+    """With room for nothing, for some of the models, and for every page more, from all of them to index and story."""
+    with small_disk(tmp_path / "disk", 4 << 20) as disk:
+        store = ReleaseStore(disk / "releases")
+        store.publish(another(0), "")
+        models = sum(-(-file.stat().st_size // PAGE) * PAGE for file in another(1).iterdir())
+        published = []
+        for number, leave in enumerate((0, PAGE, models // 2, *range(models, models + 12 * PAGE, PAGE)), 2):
+            before, filling = store.index(), fill(disk, leave)
+            with suppress(ConfigError, OSError):
+                store.publish(another(number), "")
+                published.append(number)
+            filling.unlink()
+            if number in published:
+                assert store.index().previous == before.latest
+            else:
+                assert store.index() == before
+            store.fetch("latest", tmp_path / "out")
+            store.prune(1)
+        assert len(published) >= 3
+        assert 2 not in published
 
 
 KILLED = """
