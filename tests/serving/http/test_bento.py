@@ -13,6 +13,7 @@ from segue.data.song import Songs
 from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.http.bento import check_bundle_inside
+from segue.serving.releases.store import ReleaseStore
 from tests.support.bundles import CLASSES
 from tests.support.random_songs import random_segments
 from tests.support.server import environment, free_port, serving
@@ -22,7 +23,7 @@ NAME = "segue-cascade"
 
 
 @pytest.mark.slow
-def test_a_built_bento_answers_like_its_cascade_from_any_folder(bundle: Path, tmp_path: Path) -> None:
+def test_the_bento_of_a_release_answers_like_its_cascade_from_any_folder(bundle: Path, tmp_path: Path) -> None:
     checkout, elsewhere, env = tmp_path / "checkout", tmp_path / "elsewhere", environment(tmp_path / "home")
     elsewhere.mkdir()
     for folder in ("segue", "data", "serving"):
@@ -31,7 +32,10 @@ def test_a_built_bento_answers_like_its_cascade_from_any_folder(bundle: Path, tm
         )
     shutil.copy(CHECKOUT / "bentofile.yaml", checkout)
     (checkout / "notes.txt").write_text("not for the Bento")
-    shutil.copytree(bundle, checkout / "artifacts" / "bundle")
+    store = ReleaseStore(tmp_path / "releases")
+    store.publish(bundle, "the first")
+    fetched = ["segue", "releases", "fetch", store.where, "latest", "artifacts/bundle"]
+    subprocess.run([sys.executable, "-m", *fetched], cwd=checkout, env=env, check=True, capture_output=True)
     subprocess.run([sys.executable, "-m", "bentoml", "build"], cwd=checkout, env=env, check=True, capture_output=True)
 
     (source,) = (tmp_path / "home" / "bentos" / NAME).glob("*/src")
