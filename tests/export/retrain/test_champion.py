@@ -1,9 +1,14 @@
 """Retraining with a champion: what is better is published, all else changes nothing and says why."""
 
+import itertools
+import multiprocessing
+import os
+import shutil
 import signal
-import subprocess
-import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +20,12 @@ from segue.errors import ConfigError, LabelError, ReleaseError
 from segue.export.drift.drift import drift
 from segue.export.retrain.retrain import Retrained, main, retrain
 from segue.export.retrain.suspects import sure_disagreement
+from segue.serving.bundle.load import load_bundle
 from segue.serving.releases.lock import locked
 from segue.serving.releases.store import ReleaseStore
+from segue.stages import Stages
 from tests.support.catalogue import CATALOGUE_RECIPE, write_catalogue, write_songs
+from tests.support.small_disk import fill, small_disk
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def week(catalogue: Path, *weeks: tuple[int, int, float]) -> Retrained:
     return retrain(catalogue / "recipe.toml")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shuffled_labels_are_rejected_twice_the_songs_published_and_an_equal_is_not_told_apart(
     catalogue: Path,
 ) -> None:
@@ -58,7 +66,7 @@ def test_shuffled_labels_are_rejected_twice_the_songs_published_and_an_equal_is_
     assert store.index().latest == better.published
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_month_in_the_life_of_a_catalogue(catalogue: Path) -> None:
     """Four weekly retrains with new songs; a bad label batch, a drift and a rollback on the way."""
     store = ReleaseStore(catalogue / "releases")
@@ -97,44 +105,128 @@ def test_a_month_in_the_life_of_a_catalogue(catalogue: Path) -> None:
     assert "listeners complain" in story
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import segue.export.retrain.retrain as module
-from segue.stages import Stages
-place = sys.argv[2]
-run = Stages.run
-def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
-def killed(self, name, make, **how):
-    if name == place.removesuffix(" inside"):
-        if place.endswith(" inside"):
-            def half():
-                Path(how["output"]).with_name("half").write_text("x")
-                die()
-            return run(self, name, half, **how)
-        run(self, name, make, **how)
+STAGES = ("songs", "test", "teacher", "student", "export")
+
+
+def retrain_and_die(recipe: str, place: str) -> None:
+    """Retrain until a place: "STAGE begun" (its first file is there), "STAGE made" (all but its note), "STAGE"."""
+    space, run = Path(recipe).parent / "work", Stages.run
+
+    def die(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_with_the_first_file() -> None:
+        before = set(space.rglob("*"))
+        while set(space.rglob("*")) == before:
+            pass
         die()
-    return run(self, name, make, **how)
-Stages.run = killed
-if place == "publish":
-    module.ReleaseStore.publish = die
-module.retrain(Path(sys.argv[1]))
-"""
+
+    def make_and_die(make: Callable[[], object]) -> None:
+        if place.endswith("begun"):
+            threading.Thread(target=die_with_the_first_file).start()
+        make()
+        die()
+
+    def until(self: Stages, name: str, make: Callable[[], object], **how: Any) -> None:
+        if place.startswith(f"{name} "):
+            return run(self, name, lambda: make_and_die(make), **how)
+        run(self, name, make, **how)
+        return die() if place == name else None
+
+    publish = ReleaseStore.publish
+    if place == "publish":
+        ReleaseStore.publish = die  # type: ignore[assignment, method-assign]
+    if place == "published":
+        ReleaseStore.publish = lambda *given, **how: die(publish(*given, **how))  # type: ignore[assignment, method-assign, return-value]
+    Stages.run = until  # type: ignore[method-assign]
+    retrain(Path(recipe))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("place", ["songs", "test", "teacher inside", "teacher", "student inside", "export", "publish"])
-def test_a_killed_run_goes_on_where_it_was(catalogue: Path, place: str) -> None:
+@pytest.mark.long
+def test_a_run_that_is_killed_at_every_place_goes_on_and_ends_as_an_undisturbed_one(
+    catalogue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_songs(catalogue / "songs.arrow", 240, 1)
-    recipe = catalogue / "recipe.toml"
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(recipe), place])
-    assert ended.returncode == -signal.SIGKILL
-    store = ReleaseStore(catalogue / "releases")
+    recipe, store = catalogue / "recipe.toml", ReleaseStore(catalogue / "releases")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["segue.export.retrain.retrain"])
+
+    def die(place: str) -> None:
+        process = context.Process(target=retrain_and_die, args=(str(recipe), place))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, place
+
+    for stage, place in itertools.product(STAGES, ("{} begun", "{} made", "{}")):
+        die(place.format(stage))
+        notes = {note.stem for note in (catalogue / "work" / "stages").glob("*.json")}
+        finished = STAGES[: STAGES.index(stage) + (place == "{}")]
+        assert notes == set(finished), place.format(stage)
+    die("publish")
     assert store.index().latest is None
+    die("published")
     found = retrain(recipe)
-    finished = {"songs": 1, "test": 2, "teacher": 3, "export": 5, "publish": 5}
-    assert len(found.skipped) == finished.get(place, {"teacher inside": 2, "student inside": 3}.get(place, 0))
-    assert (found.exit_code, store.index().latest) == (0, found.published)
+    assert (found.ran, found.skipped) == ((), STAGES)
+    assert (found.verdict, found.published) == ("unchanged: the challenger is the champion", store.index().latest)
+    assert [event.kind for event in store.index().events] == ["published"]
+
+    (catalogue / "undisturbed").mkdir()
+    monkeypatch.setenv("SPACE", str(catalogue / "undisturbed"))
+    for name in ("songs.arrow", "held-out.arrow"):
+        shutil.copy(catalogue / name, catalogue / "undisturbed")
+    undisturbed = retrain(recipe)
+    assert undisturbed.ran == STAGES
+    assert undisturbed.evaluation == found.evaluation
+
+
+@pytest.mark.long
+def test_two_retrains_and_a_prune_at_once_do_not_harm_each_other(
+    catalogue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both challengers beat the first champion; whoever comes second is judged again, by the first of the two."""
+    store = ReleaseStore(catalogue / "releases")
+    week(catalogue, (240, 1, 0))
+    text = CATALOGUE_RECIPE.replace("$SPACE/releases", store.where).replace("$SPACE/held", f"{catalogue}/held")
+    context = multiprocessing.get_context("spawn")
+    processes = []
+    for seed in (2, 3):
+        space = catalogue / str(seed)
+        space.mkdir()
+        (space / "recipe.toml").write_text(text.replace("$SPACE", str(space)))
+        write_catalogue(space / "songs.arrow", [(240, 1, 0), (600, seed, 0)])
+        processes.append(context.Process(target=retrain, args=(space / "recipe.toml",)))
+    for process in processes:
+        process.start()
+    while any(process.is_alive() for process in processes):
+        store.prune(1)
+        store.fetch("latest", catalogue / "read")  # Whole and verified, at any time.
+    assert [process.exitcode for process in processes] == [0, 0]
+    index = store.index()
+    kinds = [event.kind for event in index.events if event.kind != "pruned"]
+    assert kinds in (["published"] * 3, ["published"] * 2 + ["rejected"])
+    assert {index.latest, index.previous} <= {release.name for release in index.releases}
+    for release in index.releases:
+        load_bundle(catalogue / "releases" / release.name)
+
+
+@pytest.mark.long
+def test_a_retrain_on_a_full_disk_publishes_nothing_and_goes_on_once_there_is_room(
+    catalogue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(catalogue / "disk", 4 << 20) as disk:
+        recipe = catalogue / "recipe.toml"
+        recipe.write_text(CATALOGUE_RECIPE.replace("$SPACE/releases", f"{disk}/releases"))
+        store = ReleaseStore(disk / "releases")
+        first = week(catalogue, (240, 1, 0))
+        write_catalogue(catalogue / "songs.arrow", [(240, 1, 0), (600, 3, 0)])
+        filling = fill(disk, leave=20_000)
+        assert main([str(recipe)]) == 1
+        assert "No space left on device" in capsys.readouterr().err
+        assert (store.index().latest, len(store.index().releases)) == (first.published, 1)
+        filling.unlink()
+        found = retrain(recipe)
+        assert (found.ran, found.exit_code) == ((), 0)
+        assert store.index().latest == found.published != first.published
 
 
 def test_two_retrains_at_once_in_one_workspace_are_one(catalogue: Path) -> None:
