@@ -137,7 +137,7 @@ def retrain_and_die(recipe: str, place: str) -> None:
     if place == "publish":
         ReleaseStore.publish = die  # type: ignore[assignment, method-assign]
     if place == "published":
-        ReleaseStore.publish = lambda *given, **how: die(publish(*given, **how))  # type: ignore[assignment, method-assign, return-value]
+        ReleaseStore.publish = lambda *given, **how: die(publish(*given, **how))  # type: ignore[assignment, method-assign]
     Stages.run = until  # type: ignore[method-assign]
     retrain(Path(recipe))
 
