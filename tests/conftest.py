@@ -5,9 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from segue.data.synth import synth
+
+hypothesis.settings.register_profile("segue", deadline=None)  # A busy machine is no reason to fail.
+hypothesis.settings.load_profile("segue")
 
 
 @pytest.fixture(scope="session")

@@ -108,7 +108,8 @@ def service(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setenv("BENTOML_HOME", str(tmp_path_factory.mktemp("bentoml")))
         patch.setenv("BENTOML_DO_NOT_TRACK", "true")
         patch.setenv("SEGUE_BUNDLE", str(bundle))
-        patch.setenv("SEGUE_DEADLINE_S", "600")  # A busy machine is no reason to fail.
+        patch.setenv("SEGUE_DEADLINE_S", "600")  # A busy machine is no reason to fail,
+        patch.setenv("SEGUE_TEACHER_TIMEOUT_S", "600")  # nor to answer without the teacher.
         from segue.serving.http.service import GenreService
 
         app = cast(Any, GenreService).to_asgi()

@@ -119,7 +119,7 @@ def test_features_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "expected echonest features" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_conversion_that_is_killed_goes_on(tmp_path: Path) -> None:
     sound = save(tmp_path / "sound.wav", np.tile(music(20), 6)).read_bytes()
     root = tmp_path / "music"

@@ -125,7 +125,7 @@ def test_a_header_that_lies_is_refused(tmp_path: Path, name: str, content: bytes
         list(open_source(with_raw(tmp_path / "a.npz", name, content)).batches())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["track_ids", "group", "label_map", "targets", "inputs"])
 def test_few_bytes_that_unpack_to_gigabytes_are_refused(tmp_path: Path, name: str) -> None:
     """`track_ids` of `U187500000` took 6 GB from a file of 6 MB; here 1 GB, from 1 MB."""

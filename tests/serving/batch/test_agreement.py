@@ -26,6 +26,7 @@ def test_the_test_is_the_exact_hypergeometric_one() -> None:
         assert (at_most <= 0.1 * comb(songs, sampled)) == (x <= most)
 
 
+@pytest.mark.long
 def test_every_draw_of_a_small_catalogue_is_counted() -> None:
     """All samples of 6 of 14 songs: the share of them that breaks the promise is at most 1 - confidence."""
     songs, sampled, agree, confidence = 14, 6, 0.7, 0.8
@@ -41,7 +42,7 @@ def test_every_draw_of_a_small_catalogue_is_counted() -> None:
         assert broken <= (1 - confidence) * comb(songs, sampled)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("agree", [0.9, 0.95, 0.98])
 def test_the_promise_is_kept_and_not_vacuous(agree: float) -> None:
     """2,000 simulated catalogues; three standard errors of the share that may break."""
