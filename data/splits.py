@@ -30,16 +30,25 @@ class Shares:
     validation: float = 0.1  # Share of the songs that picks the best epoch.
     calibration: float = 0.2  # Share that sets temperatures and the threshold; no model trains on it. 0: no bundle.
     test: float = 0.0  # Share kept for the figures in the bundle; 0 where a table of test songs stands apart.
+    # Largest share of one class among the songs that validate, calibrate and test, as it is among the songs to come;
+    # those beyond it are left out. 1: as they are dealt.
+    largest_class: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave nothing to train on."""
-        shares = (self.validation, self.calibration, self.test)
-        if not (min(shares) >= 0 and round(sum(shares), 9) <= 0.9):
+        """Refuse shares that leave nothing to train on, and a largest class without songs."""
+        if not (min(self.kept_apart) >= 0 and round(sum(self.kept_apart), 9) <= 0.9):
             raise ConfigError(f"expected shares of at least 0 that leave at least 0.1 to train on; found {self}")
+        if not 0 < self.largest_class <= 1:
+            raise ConfigError(f"largest_class: expected a share above 0, up to 1, found {self.largest_class}")
+
+    @property
+    def kept_apart(self) -> tuple[float, float, float]:
+        """The shares that do not train: validation, calibration, test."""
+        return self.validation, self.calibration, self.test
 
     def in_hands(self) -> bool:
         """Tell whether every share is a whole number of hands."""
-        return all(abs(share * HANDS - round(share * HANDS)) < 1e-6 for share in vars(self).values())
+        return all(abs(share * HANDS - round(share * HANDS)) < 1e-6 for share in self.kept_apart)
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,8 @@ def split(songs: SongTable, shares: Shares, seed: int) -> Splits:
 
     Songs whose split the table says are for just that, and its share is not dealt again; the others, and those for
     training, are dealt. Of `JoinedSongs`, the second table validates, whatever the share for that, and the first is
-    dealt.
+    dealt. Dealt songs of a class beyond `shares.largest_class` are in no split: their artists are measured on, so they
+    must not train.
 
     Raises:
         LabelError: there are fewer than two classes or too few songs, or the table names another split.
@@ -76,6 +86,12 @@ def split(songs: SongTable, shares: Shares, seed: int) -> Splits:
     left = replace(shares, **{PARTS[part]: 0.0 for part in stated})
     part_of[open_rows] = _dealt(songs, rows[open_rows], left, seed)
     splits = Splits(**{name: rows[part_of == part] for part, name in enumerate(PARTS)})
+    dealt = {
+        name: _without_surplus(songs, vars(splits)[name], shares.largest_class, seed)
+        for part, name in enumerate(PARTS)
+        if part not in stated | {TRAIN}
+    }
+    splits = replace(splits, **dealt)
     if stated:
         _warn_of_shared_artists(songs, splits)
     _warn_of_rare_classes(songs, splits)
@@ -93,13 +109,29 @@ def _stated(songs: SongTable, rows: Ints) -> Ints:
 
 def _dealt(songs: SongTable, rows: Ints, shares: Shares, seed: int) -> Ints:
     """Return the part of each of `rows`, a place in `PARTS`, in the shares asked for."""
-    wanted = (shares.validation, shares.calibration, shares.test)
+    wanted = shares.kept_apart
     if not any(wanted):
         return np.full(len(rows), TRAIN)
     if shares.in_hands():
         ends = np.cumsum([round(share * HANDS) for share in wanted])
         return np.searchsorted(ends, deal(songs, rows, HANDS, seed), side="right")
     return deal_shares(songs, rows, (*wanted, 1 - sum(wanted)), seed)
+
+
+def _without_surplus(songs: SongTable, rows: Ints, largest_class: float, seed: int) -> Ints:
+    """Return `rows` without so many songs of the largest classes, drawn at random, that none has a larger share."""
+    drawn = np.random.default_rng(seed).permutation(rows)
+    counts = np.bincount(songs.labels[rows], minlength=len(songs.classes))
+    most = counts.max(initial=0)
+    while most > largest_class * np.minimum(counts, most).sum():
+        most -= 1
+    if len(rows) and not most:
+        raise LabelError(
+            f"{songs.path}: expected classes of which none needs more than {largest_class:g} of the songs "
+            f"(largest_class), found {np.count_nonzero(counts)} classes"
+        )
+    kept = [drawn[songs.labels[drawn] == label][:most] for label in range(len(counts))]
+    return np.sort(np.concatenate(kept))
 
 
 def deal_shares(songs: SongTable, rows: Ints, shares: Sequence[float], seed: int) -> Ints:

@@ -1,10 +1,12 @@
 """Join teachers: several networks, of any shapes, that answer as one by the mean of their log-probabilities.
 
 The runs must have been trained on the same songs with the same split, `--split-seed` and `--folds`; their held-out
-logits are averaged too, so that a student can be distilled from all of them at once.
+logits are averaged too, so that a student can be distilled from all of them at once. With `--choose` only those are
+joined that pay, by what their fold teachers said of songs that they never saw.
 
 Example:
     segue join artifacts/rnn artifacts/convolutional --out artifacts/teacher
+    segue join artifacts/rnn artifacts/convolutional artifacts/dense --choose --out artifacts/teacher
 """
 
 import sys
@@ -22,7 +24,8 @@ from segue.data.song import Floats
 from segue.errors import RunError
 from segue.places import check_folder
 from segue.training.fit.journal import RECORD
-from segue.training.networks.build import EnsembleConfig, SingleConfig
+from segue.training.fit.selection import as_measured, select
+from segue.training.networks.build import Config, EnsembleConfig, SingleConfig
 from segue.training.networks.ensemble import Ensemble
 from segue.training.networks.network import Network
 from segue.training.runs import (
@@ -39,13 +42,17 @@ from segue.training.runs import (
 from segue.training.train_teacher import TrainedTeacher
 
 
-def join(runs: Positional[tuple[Path, ...]], out: Path, songs: Path | None = None) -> TrainedTeacher:
+def join(
+    runs: Positional[tuple[Path, ...]], out: Path, songs: Path | None = None, choose: bool = False
+) -> TrainedTeacher:
     """Join teachers.
 
     Args:
         runs: The run folders of the teachers.
         out: The run folder to write.
         songs: The song table they were trained on, if that has moved.
+        choose: Join only the teachers that pay: the best alone, and each that makes the answers to held-out songs surer
+            beyond chance. They need fold teachers (--folds).
     """
     started = time.perf_counter()
     if len(runs) < 2:
@@ -65,16 +72,27 @@ def join(runs: Positional[tuple[Path, ...]], out: Path, songs: Path | None = Non
                 f"{folder}: expected {first.loop.windows} windows a song as in {runs[0]}, found {record.loop.windows}"
             )
     check_folder(out, RECORD, [*runs, songs or Path(first.songs)])
+    chosen: tuple[str, ...] = ()
+    if choose:
+        labels = table.labels[splits.train]
+        found = select([load_held_out(run).logits for run in runs], labels, as_measured(table.labels, splits))
+        chosen = tuple(f"{run.name}: {reason}" for run, reason in zip(runs, found.reasons, strict=True))
+        runs, loaded = tuple(runs[one] for one in found.members), [loaded[one] for one in found.members]
     configs, networks = _members(loaded)
+    config: Config
+    teacher: Network
     config, teacher = EnsembleConfig(tuple(configs)), Ensemble(networks)
+    if len(networks) == 1:
+        config, teacher = configs[0], networks[0]
     held_out = _held_out(runs) if all(record.held_out_accuracy is not None for record, _ in loaded) else None
-    joined = describe("teacher", config, first.loop, table, splits, teacher, held_out)
+    joined = describe("teacher", config, first.loop, table, splits, teacher, held_out, chosen=chosen)
     with atomic_folder(out, RECORD) as folder:
         save_run(folder, joined, teacher, table, splits)
         if held_out is not None:
             save_held_out(folder, held_out)
+    seconds = time.perf_counter() - started
     return TrainedTeacher(
-        out, joined.split_songs, joined.validation_accuracy, joined.held_out_accuracy, time.perf_counter() - started
+        out, joined.split_songs, joined.validation_accuracy, joined.held_out_accuracy, seconds, chosen=chosen
     )
 
 

@@ -70,6 +70,7 @@ class Run:
     features: Features = "echonest"  # Which analyser made the songs' segments.
     unlabelled_songs: int = 0  # ... of so many songs without a label too: all of `unlabelled_rows`, or none.
     start: Start | None = None  # The earlier run whose weights it began with.
+    chosen: tuple[str, ...] = ()  # Of each teacher that might have been joined, whether it was, and why.
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def describe(
     distillation: DistillationConfig | None = None,
     unlabelled_songs: int = 0,
     start: Start | None = None,
+    chosen: tuple[str, ...] = (),
 ) -> Run:
     """Return the record of a training run that has just ended with `network`."""
     rows = splits.validation
@@ -114,6 +116,7 @@ def describe(
         distillation=distillation,
         unlabelled_songs=unlabelled_songs,
         start=start,
+        chosen=chosen,
         validation_songs=str(songs.second_path.resolve()) if isinstance(songs, JoinedSongs) else None,
     )
 

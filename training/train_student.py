@@ -114,7 +114,7 @@ def train_student(
             table,
             rows=rows,
             targets=Targets(torch.from_numpy(table.labels[rows]), torch.from_numpy(logits)),
-            loss=DistillationLoss(distillation),
+            loss=DistillationLoss(distillation, table.labels[rows], len(table.classes)),
             validation_rows=splits.validation,
             config=loop,
             name="student",

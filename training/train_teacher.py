@@ -58,6 +58,7 @@ class TrainedTeacher:
     held_out_accuracy: float | None
     seconds: float
     start: str | None = None  # The run whose weights it began with.
+    chosen: tuple[str, ...] = ()  # Of each run that might have been joined, whether it was, and why.
 
     def __str__(self) -> str:
         songs = ", ".join(f"{name} {count}" for name, count in self.split_songs.items())
@@ -66,7 +67,8 @@ class TrainedTeacher:
         return (
             f"{self.out}: a teacher, trained in {self.seconds:.0f} s{start}\n"
             f"  songs: {songs}\n  validation accuracy: {self.validation_accuracy:.3f}{held_out}\n"
-            f"Look at it: segue report {self.out}"
+            + "".join(f"  {one}\n" for one in self.chosen)
+            + f"Look at it: segue report {self.out}"
         )
 
 

@@ -56,9 +56,18 @@ class SongsRecipe:
 
 
 @dataclass(frozen=True)
+class MemberRecipe:
+    """One of several teachers, which are joined where they pay; see `segue.training.join`."""
+
+    network: SingleConfig = RecurrentConfig()
+    loop: LoopConfig = LoopConfig()
+
+
+@dataclass(frozen=True)
 class TeacherRecipe:
     """The teacher; see `segue.training.train_teacher`."""
 
+    members: tuple[MemberRecipe, ...] = ()  # Trained one by one; those that pay answer together. Empty: one teacher.
     folds: int = 4
     join_folds: bool = False
     unlabelled: bool = False
@@ -67,6 +76,22 @@ class TeacherRecipe:
     loop: LoopConfig = LoopConfig()
     labels: LabelConfig = LabelConfig()
     shares: Shares = Shares()
+
+    def __post_init__(self) -> None:
+        """Refuse members beside a teacher of its own, a single one, and some that cannot be chosen among."""
+        if not self.members:
+            return
+        if (self.network, self.loop) != (RecurrentConfig(), LoopConfig()):
+            raise ConfigError("teacher: expected either members or one network and loop, found both")
+        if len(self.members) == 1 or not self.folds:
+            raise ConfigError(
+                "teacher.members: expected at least two, and folds that tell which of them pay, found "
+                f"{len(self.members)} and {self.folds} folds"
+            )
+
+    def single(self, member: MemberRecipe) -> "TeacherRecipe":
+        """Return what trains one of the members alone."""
+        return replace(self, members=(), network=member.network, loop=member.loop)
 
 
 @dataclass(frozen=True)
@@ -122,6 +147,7 @@ def read_recipe(path: Path) -> Recipe:
         tuple[Path, ...]: _as_tuple,
         tuple[str, ...]: _as_tuple,
         tuple[int, ...]: _as_tuple,
+        tuple[MemberRecipe, ...]: _as_tuple,
     }
     config = dacite.Config(type_hooks=hooks, strict=True)
     # Of a union dacite only says that no member fits; the shape tells which one is meant, and what is wrong with it.

@@ -34,7 +34,7 @@ from segue.data.table import SongTable
 from segue.errors import ConfigError, ReleaseError
 from segue.export.export import export
 from segue.export.retrain.gate import Verdict, judge
-from segue.export.retrain.recipe import Recipe, SongsRecipe, read_recipe
+from segue.export.retrain.recipe import Recipe, SongsRecipe, TeacherRecipe, read_recipe
 from segue.export.retrain.suspects import Suspect, find_suspects, write_suspects
 from segue.export.retrain.verdict_page import verdict_page
 from segue.serving.bundle.load import Bundle, load_bundle
@@ -44,6 +44,7 @@ from segue.serving.releases.lock import locked
 from segue.serving.releases.store import ReleaseStore, is_store
 from segue.serving.tradeoff import tradeoff_text
 from segue.stages import Stages
+from segue.training.join import join
 from segue.training.train_student import train_student
 from segue.training.train_teacher import train_teacher
 
@@ -127,13 +128,7 @@ def _retrain(plan: Recipe, gate: "_Gate | None", drop_suspects: bool) -> Retrain
             test = _corrected(stages, "test-labels", test, plan.corrections)
     teacher, student = space / "teacher", space / "student"
     bundle = space / "challenger" if gate else plan.bundle
-    stages.run(
-        "teacher",
-        lambda: train_teacher(songs, teacher, validation_songs=validation, **_fields(plan.teacher)),
-        settings=plan.teacher,
-        inputs=tables,
-        output=teacher,
-    )
+    _teacher(stages, plan.teacher, songs, validation, teacher)
     stages.run(
         "student",
         lambda: train_student(songs, teacher, student, **_fields(plan.student)),
@@ -169,6 +164,31 @@ def _retrain(plan: Recipe, gate: "_Gate | None", drop_suspects: bool) -> Retrain
         return result
     published, words, page = gate.decide(made, test, suspects)
     return dataclasses.replace(result, published=published, verdict=words, page=page)
+
+
+def _teacher(stages: Stages, recipe: TeacherRecipe, songs: Path, validation: Path | None, out: Path) -> None:
+    """Train the teacher; of several members each in a stage of its own, then those that pay are joined."""
+    tables = [songs, *([validation] if validation else [])]
+
+    def train(name: str, single: TeacherRecipe, run: Path) -> Path:
+        fields = {name: value for name, value in _fields(single).items() if name != "members"}
+        stages.run(
+            name,
+            lambda: train_teacher(songs, run, validation_songs=validation, **fields),
+            settings=single,
+            inputs=tables,
+            output=run,
+        )
+        return run
+
+    if not recipe.members:
+        train("teacher", recipe, out)
+        return
+    runs = []
+    for number, member in enumerate(recipe.members, 1):
+        name = f"member-{number}"
+        runs.append(train(name, recipe.single(member), out.with_name(name)))
+    stages.run("teacher", lambda: join(tuple(runs), out, choose=True), settings="choose", inputs=runs, output=out)
 
 
 class _Gate:

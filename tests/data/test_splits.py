@@ -123,7 +123,7 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(shares: tuple[float, 
 
 
 def test_shares_may_leave_just_a_tenth_to_train_on() -> None:
-    assert vars(Shares(0.1, 0.2, 0.6)) == {"validation": 0.1, "calibration": 0.2, "test": 0.6}
+    assert Shares(0.1, 0.2, 0.6).kept_apart == (0.1, 0.2, 0.6)
 
 
 def test_a_class_too_rare_to_split_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -146,7 +146,10 @@ def test_shares_may_be_any_numbers(tmp_path: Path, seed: int) -> None:
     assert sorted(np.concatenate(list(vars(splits).values()))) == rows.tolist()
     artists = [{table.groups[row] for row in part} - {None} for part in vars(splits).values()]
     assert sum(map(len, artists)) == len(set.union(*artists))
-    for name, share in (*vars(shares).items(), ("train", 1 - 0.404)):
+    for name, share in (
+        *zip(("validation", "calibration", "test"), shares.kept_apart, strict=True),
+        ("train", 1 - 0.404),
+    ):
         part = vars(splits)[name]
         assert len(part) == pytest.approx(share * len(rows), abs=0.02 * len(rows))
 
@@ -190,3 +193,26 @@ def test_artists_that_a_table_puts_on_two_sides_are_warned_of(tmp_path: Path, ca
 def test_a_split_of_another_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"expected splits validation, calibration, test, train, found fold-1"):
         split(stated_table(tmp_path, ["fold-1", "test"]), Shares(), seed=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_songs_that_measure_are_drawn_as_the_songs_to_come_and_all_others_train(tmp_path: Path, seed: int) -> None:
+    table = uneven_table(tmp_path, seed)
+    plain, capped = split(table, SHARES, seed), split(table, replace(SHARES, largest_class=0.4), seed)
+    assert capped.train.tolist() == plain.train.tolist()
+    for name in ("validation", "calibration", "test"):
+        rows, all_rows = vars(capped)[name], vars(plain)[name]
+        counts, before = (np.bincount(table.labels[one], minlength=3) for one in (rows, all_rows))
+        assert set(rows) <= set(all_rows)
+        assert counts.max() <= 0.4 * len(rows)
+        most = counts.max()
+        assert counts.tolist() == np.minimum(before, most).tolist()  # Nothing but the surplus is left out ...
+        assert (before <= most).all() or most + 1 > 0.4 * np.minimum(before, most + 1).sum()  # ... and no more of it.
+
+
+def test_a_largest_class_that_no_songs_can_keep_is_refused(tmp_path: Path) -> None:
+    table = uneven_table(tmp_path, 0)
+    with pytest.raises(LabelError, match=r"none needs more than 0\.3 of the songs \(largest_class\), found 3 classes"):
+        split(table, replace(SHARES, largest_class=0.3), 0)  # Of three classes one has a third.
+    with pytest.raises(ConfigError, match="largest_class: expected a share above 0, up to 1, found 0"):
+        Shares(largest_class=0)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from segue.data.synth import synth
 from segue.data.table import SongTable
 from segue.errors import RunError
 from segue.training.fit.loop import LoopConfig, predict
+from segue.training.fit.selection import Selected
 from segue.training.join import join, main
 from segue.training.networks.build import EnsembleConfig, SingleConfig
 from segue.training.networks.convolutional import ConvolutionalConfig
@@ -76,6 +78,26 @@ def test_what_is_joined_can_be_joined_looked_at_and_distilled(runs: Path, joined
     assert "members 3 bptt_steps" in (tmp_path / "page.html").read_text()
     student = train_student(runs / "songs.arrow", again, tmp_path / "student", DenseConfig(hidden=(8,)), LOOP)
     assert student.teacher_validation_accuracy == record.validation_accuracy
+
+
+def test_only_what_pays_is_joined(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice is that of `select`, which has tests of its own; here one member, then two, are kept."""
+    record, _ = load_run(runs / "dense", "teacher")
+    splits = load_splits(runs / "dense", record, SongTable(runs / "songs.arrow"))
+    labels = SongTable(runs / "songs.arrow").labels[splits.train]
+    held_out = [load_held_out(runs / name).logits for name in SHAPES]
+    for members in ((1,), (2, 0)):
+        choice = Mock(return_value=Selected(members, ("why", "why not", "because")))
+        monkeypatch.setattr("segue.training.join.select", choice)
+        made = join(tuple(runs / name for name in SHAPES), tmp_path / str(len(members)), choose=True)
+        np.testing.assert_array_equal(choice.call_args.args[0], held_out)
+        np.testing.assert_array_equal(choice.call_args.args[1], labels)
+        assert made.chosen == ("dense: why", "convolutional: why not", "recurrent: because")
+        assert "dense: why" in str(made)
+        record, _ = load_run(made.out, "teacher")
+        shapes = [list(SHAPES.values())[one] for one in members]
+        assert record.network == (EnsembleConfig(tuple(shapes)) if len(shapes) > 1 else shapes[0])
+        assert record.chosen == made.chosen
 
 
 def test_one_run_alone_is_not_joined(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,21 +94,25 @@ class DistillationConfig:
     match: Matching = "mse"  # Come close to the teacher's logits (mean squared error) or to its probabilities (KL).
     match_temperature: float = 2.0  # kl: above 1, unlikely classes count for more (Hinton et al. 2015).
     label_weight: float = 0.0  # Share of the true label in what is learnt; the rest is the teacher's predictions.
+    class_weighting: float = 0.0  # Of the labels. 0: every song weighs the same; 1: every class does.
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt from."""
         if not self.match_temperature > 0:
             raise ConfigError(f"match_temperature: expected a number above 0, found {self.match_temperature}")
-        if not 0 <= self.label_weight <= 1:
-            raise ConfigError(f"label_weight: expected a share between 0 and 1, found {self.label_weight}")
+        for name in ("label_weight", "class_weighting"):
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name}: expected a share between 0 and 1, found {share}")
 
 
 class DistillationLoss:
     """Distance from a teacher's logits, and from the labels where they have a weight."""
 
-    def __init__(self, config: DistillationConfig) -> None:
-        """Make the loss."""
+    def __init__(self, config: DistillationConfig, labels: Ints, n_classes: int) -> None:
+        """Make the loss for training songs with the given labels; -1 where a song has none."""
         self._config = config
+        self._label_loss = LabelLoss(LabelConfig(class_weighting=config.class_weighting), labels, n_classes)
 
     def __call__(self, logits: Tensor, targets: Targets) -> Tensor:
         """Return the loss of a student's logits (n, n_classes)."""
@@ -119,9 +123,9 @@ class DistillationLoss:
         else:
             loss = kl_of_probs(logits, targets.teacher_logits, config.match_temperature)
         if config.label_weight:
-            known = (targets.labels != NO_LABEL).sum().clamp(min=1)
-            wrong = functional.cross_entropy(logits, targets.labels, ignore_index=NO_LABEL, reduction="sum") / known
-            loss = (1 - config.label_weight) * loss + config.label_weight * wrong
+            loss = (1 - config.label_weight) * loss
+            if (targets.labels != NO_LABEL).any():
+                loss = loss + config.label_weight * self._label_loss(logits, targets)
         return loss
 
 

@@ -186,7 +186,8 @@ class StudentFit:
         try:
             fitted = fit(
                 network, table, rows=rows, targets=targets,
-                loss=DistillationLoss(self.distillation), validation_rows=bench.validation,
+                loss=DistillationLoss(self.distillation, table.labels[rows], n_classes),
+                validation_rows=bench.validation,
                 config=replace(self.loop, seed=seed), name="student", execution=bench.execution,
             )  # fmt: skip
         except RunError as error:

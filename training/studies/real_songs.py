@@ -124,7 +124,8 @@ class VariantFit:
                 more = _mean([teacher.said(bench, dealt, seed, one)[1, others] for one in without])
                 rows, logits = np.concatenate([rows, others]), np.concatenate([logits, more])
                 labels = np.concatenate([labels, np.full(len(others), NO_LABEL)])
-            targets, loss = Targets(torch.from_numpy(labels), torch.from_numpy(logits)), DistillationLoss(variant.loss)
+            targets = Targets(torch.from_numpy(labels), torch.from_numpy(logits))
+            loss = DistillationLoss(variant.loss, labels, n_classes)
         torch.manual_seed(seed)
         network = build(variant.network, n_classes, Standardise.of(table, rows))
         if isinstance(variant, Trained) and variant.pretrain_epochs:

@@ -116,7 +116,9 @@ def test_labels_and_logits_are_mixed_by_weight(
 ) -> None:
     targets, weight = Targets(labels, teacher_logits), 0.3
     matched, mixed, labelled = (
-        DistillationLoss(DistillationConfig(match=match, label_weight=one))(logits, targets).item()  # type: ignore[arg-type]
+        DistillationLoss(DistillationConfig(match=match, label_weight=one), labels.numpy(), CLASSES)(
+            logits, targets
+        ).item()  # type: ignore[arg-type]
         for one in (0.0, weight, 1.0)
     )
     known = labels != -1
@@ -124,9 +126,22 @@ def test_labels_and_logits_are_mixed_by_weight(
     assert mixed == pytest.approx((1 - weight) * matched + weight * labelled, abs=1e-12)
 
 
+def test_the_labels_of_a_student_are_weighted_as_those_of_a_teacher(
+    logits: Tensor, teacher_logits: Tensor, labels: Tensor
+) -> None:
+    targets, logits = Targets(labels, teacher_logits), logits.float()
+    weighted = DistillationConfig(label_weight=0.4, class_weighting=1.0)
+    found = DistillationLoss(weighted, labels.numpy(), CLASSES)(logits, targets).item()
+    each = -np.log(softmax(logits.numpy()))[np.arange(SONGS), labels.numpy()]
+    of_classes = [each[labels.numpy() == one].mean() for one in range(CLASSES) if (labels.numpy() == one).any()]
+    expected = 0.6 * mse_of_logits(logits, teacher_logits.float()).item() + 0.4 * np.mean(of_classes)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_batch_without_labels_is_learnt_from_by_its_logits_alone(logits: Tensor, teacher_logits: Tensor) -> None:
     targets = Targets(torch.full((SONGS,), -1), teacher_logits)
-    found = DistillationLoss(DistillationConfig(label_weight=0.5))(logits, targets).item()
+    loss = DistillationLoss(DistillationConfig(label_weight=0.5), targets.labels.numpy(), CLASSES)
+    found = loss(logits, targets).item()
     assert found == pytest.approx(0.5 * mse_of_logits(logits, teacher_logits).item(), abs=1e-12)
 
 
@@ -137,6 +152,7 @@ def test_a_batch_without_labels_is_learnt_from_by_its_logits_alone(logits: Tenso
         (LabelConfig, {"class_weighting": -0.5}, r"class_weighting: expected a share between 0 and 1, found -0\.5"),
         (DistillationConfig, {"match_temperature": 0.0}, r"match_temperature: expected a number above 0, found 0\.0"),
         (DistillationConfig, {"label_weight": 2.0}, r"label_weight: expected a share between 0 and 1, found 2\.0"),
+        (DistillationConfig, {"class_weighting": 2}, r"class_weighting: expected a share between 0 and 1, found 2"),
     ],
 )
 def test_shares_that_are_none_are_refused(config: type, setting: dict[str, float], told: str) -> None:
