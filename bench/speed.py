@@ -1,4 +1,4 @@
-"""Measure songs per second and latency of student, teacher and cascade, all in one run.
+"""Measure songs per second and latency of every rung and of the cascade, all in one run.
 
 Every figure is the median over many calls, from songs in memory to answers. Absolute figures drift with the machine;
 the ratio to the teacher is what to quote.
@@ -8,8 +8,9 @@ Example:
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,9 @@ from segue.serving.timing import seconds_per_call
 
 @dataclass(frozen=True)
 class Speed:
-    """One model at one batch size."""
+    """One rung, or the cascade, at one batch size."""
 
-    model: str
+    model: str  # The name of the rung: student, teacher, or student:9 where a model has several.
     batch_songs: int
     songs_per_s: float
     p50_ms: float  # A call with the whole batch.
@@ -96,9 +97,10 @@ def bench(
         if not len(table):
             raise SongError(f"{songs}: expected songs to measure on, found none")
         sample = table.songs(np.resize(np.arange(len(table)), max(batches)))
+    names = opened.manifest.rung_names
     speeds: list[Speed] = []
     for batch in tqdm(batches, unit=" batch sizes", disable=None, file=sys.stderr):
-        speeds += _measure(cascade, sample[:batch], seconds)
+        speeds += _measure(cascade, names, sample[:batch], seconds)
     return Benchmark(
         bundle=bundle,
         version=opened.manifest.version,
@@ -116,14 +118,14 @@ def synthetic(n_songs: int, n_classes: int) -> Songs:
     return Songs.of(draw_songs(n_songs, genres, difficulty, np.random.default_rng(0))[0])
 
 
-def _measure(cascade: Cascade, songs: Songs, seconds: float) -> list[Speed]:
-    calls = {
-        "student": lambda: cascade.student.predict(songs),
-        "teacher": lambda: cascade.teacher.predict(songs),
-        "cascade": lambda: cascade.answer(songs),
+def _measure(cascade: Cascade, names: Sequence[str], songs: Songs, seconds: float) -> list[Speed]:
+    """Measure each rung, by its name, and the cascade."""
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(model.predict, songs) for name, model in zip(names, cascade.models, strict=True)
     }
+    calls["cascade"] = partial(cascade.answer, songs)
     taken = {name: np.array(seconds_per_call(call, budget_s=seconds)) for name, call in calls.items()}
-    teacher_s = float(np.median(taken["teacher"]))
+    teacher_s = float(np.median(taken[names[-1]]))
     return [
         Speed(
             model=name,

@@ -1,4 +1,4 @@
-"""The demo: train, export, serve, classify and score, with the commands that a user would type.
+"""The demo: train, export, evaluate, serve, classify and score, with the commands that a user would type.
 
 Example:
     python -m segue.export.demo
@@ -63,6 +63,7 @@ def demo(recipe: Positional[Path | None] = None) -> Demonstrated:
     plan = read_recipe(recipe)
     space, catalogue, scores = plan.workspace, plan.workspace / "catalogue.arrow", plan.workspace / "genres.parquet"
     _segue("retrain", recipe)
+    _segue("evaluate", plan.bundle, space / "test.arrow")
     if plan.songs.synth:
         _segue("synth", catalogue, "--songs", CATALOGUE_SONGS, "--seed", 2)
     else:

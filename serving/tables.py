@@ -1,6 +1,7 @@
 """Song tables as a bundle sees them: their units checked, their labels in its order, and what models say of rows."""
 
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -9,7 +10,7 @@ from segue.data.song import Ints, check_features
 from segue.data.table import NO_LABEL, SongTable
 from segue.errors import LabelError, SongError
 from segue.serving.bundle.load import Bundle
-from segue.serving.cascade import CalibratedModel
+from segue.serving.cascade import CalibratedModel, Cascade
 from segue.serving.predictions import Predictions
 
 SONGS_AT_A_TIME = 1024
@@ -43,3 +44,8 @@ def predict_rows(model: CalibratedModel, songs: SongTable, rows: Ints, name: str
             parts.append(model.predict(songs.songs(some)))
             progress.update(len(some))
     return Predictions.concat(parts)
+
+
+def predict_rungs(cascade: Cascade, songs: SongTable, rows: Ints, names: Sequence[str]) -> list[Predictions]:
+    """Return the predictions of every rung for the given songs, at least one, with progress bars `names`."""
+    return [predict_rows(model, songs, rows, name) for model, name in zip(cascade.models, names, strict=True)]

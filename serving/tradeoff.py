@@ -103,6 +103,20 @@ def area_above_random(rows: Sequence[TradeoffRow]) -> float:
     return float(np.trapezoid(gains, [row.fallback_rate for row in rows]))
 
 
+def settings(says: Sequence[Predictions], kept: Sequence[TradeoffRow]) -> Doubles:
+    """Return the settings of a ladder to sweep over, (n_settings, n_rungs - 1).
+
+    Of two rungs they are `thresholds`; of more, the path that calibration found, which a bundle keeps in its table.
+
+    Args:
+        says: the predictions of each rung.
+        kept: the trade-off table of the bundle.
+    """
+    if len(says) == 2:
+        return thresholds(says[0])[:, None]
+    return np.array([(row.threshold_nats, *row.next_thresholds_nats) for row in kept])
+
+
 def thresholds(student: Predictions) -> NDArray[np.float64]:
     """Return thresholds in nats under which about the shares `FALLBACK_RATES` of the songs fall back, falling."""
     most = np.log(student.probs.shape[1])  # No doubt is larger, so nothing falls back.

@@ -35,8 +35,7 @@ from segue.export.drift.reference import Reference, one_of_each_artist
 from segue.places import check_out
 from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.cascade import open_cascade
-from segue.serving.tables import check_units, predict_rows
-from segue.serving.tradeoff import answers
+from segue.serving.tables import check_units, predict_rungs
 
 RETRAIN = 4
 LEAST_SONGS = 20
@@ -131,10 +130,9 @@ def describe_songs(bundle: Bundle, songs: SongTable) -> Reference:
     if len(rows) < LEAST_SONGS:
         raise SongError(f"{songs.path}: expected songs of at least {LEAST_SONGS} artists to compare, found {len(rows)}")
     cascade = open_cascade(bundle)
-    student = predict_rows(cascade.student, songs, rows, "student")
-    teacher = predict_rows(cascade.teacher, songs, rows, "teacher")
-    answered = answers(student, teacher, bundle.manifest.threshold_nats)
-    return Reference.of(songs, rows, answered, student.cross_entropy_nats, len(bundle.manifest.classes))
+    says = predict_rungs(cascade, songs, rows, bundle.manifest.rung_names)
+    answered = cascade.ladder.climb(lambda rung, some: says[rung].take(some))
+    return Reference.of(songs, rows, answered, says[0].cross_entropy_nats, len(bundle.manifest.classes))
 
 
 def gauges(result: Drifted) -> bytes:

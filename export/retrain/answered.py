@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from segue.data.song import Bools, Ints
 from segue.data.table import SongTable
 from segue.serving.bundle.load import Bundle
-from segue.serving.bundle.manifest import Form, TradeoffRow
+from segue.serving.bundle.manifest import Form, ModelEntry, TradeoffRow
 from segue.serving.cascade import open_cascade, open_model
-from segue.serving.tables import predict_rows
+from segue.serving.predictions import ModelName
+from segue.serving.tables import predict_rungs
 from segue.serving.timing import SERVING_BATCH, us_per_window
-from segue.serving.tradeoff import answers, tradeoff
+from segue.serving.tradeoff import climbing_us, settings, sweep
 
 
 @dataclass(frozen=True)
@@ -58,49 +59,45 @@ def ask(bundles: tuple[Bundle, Bundle], songs: SongTable, rows: Ints) -> tuple[A
     return first, second
 
 
-def _costs(bundles: Sequence[Bundle], songs: SongTable, rows: Ints) -> list[tuple[float, float]]:
-    """Return microseconds a window of each student and teacher, all measured here and now, so that they compare."""
+def _costs(bundles: Sequence[Bundle], songs: SongTable, rows: Ints) -> list[dict[ModelName, float]]:
+    """Return microseconds a window of the models of each bundle, all measured here and now, so that they compare."""
     sample = songs.songs(rows[:SERVING_BATCH])
-    found = []
+    found: list[dict[ModelName, float]] = []
     for bundle in bundles:
-        student, teacher = (
-            us_per_window(open_model(bundle, entry), sample, entry.windows)
-            for entry in (bundle.manifest.student, bundle.manifest.teacher)
+        entries: dict[ModelName, ModelEntry] = {"student": bundle.manifest.student, "teacher": bundle.manifest.teacher}
+        found.append(
+            {name: us_per_window(open_model(bundle, one), sample, one.windows) for name, one in entries.items()}
         )
-        found.append((student, teacher))
     return found
 
 
 def _ask(
-    bundle: Bundle, songs: SongTable, rows: Ints, classes: tuple[str, ...], labels: Ints, cost: tuple[float, float]
+    bundle: Bundle, songs: SongTable, rows: Ints, classes: tuple[str, ...], labels: Ints, cost: dict[ModelName, float]
 ) -> Answered:
     manifest = bundle.manifest
     cascade = open_cascade(bundle)
-    student = predict_rows(cascade.student, songs, rows, f"{manifest.version[:4]} student")
-    teacher = predict_rows(cascade.teacher, songs, rows, f"{manifest.version[:4]} teacher")
-    found = answers(student, teacher, manifest.threshold_nats)
+    says = predict_rungs(cascade, songs, rows, [f"{manifest.version[:4]} {name}" for name in manifest.rung_names])
+    found = cascade.ladder.climb(lambda rung, some: says[rung].take(some))
     place = np.array([classes.index(name) for name in manifest.classes], dtype=np.int64)
     probs = np.zeros((len(rows), len(classes)))
     probs[:, place] = found.probs
     # Labels in the order of this bundle's classes; one it does not know is one it never says.
     own = np.full(len(classes), -1, dtype=np.int64)
     own[place] = np.arange(len(place))
-    table = tradeoff(student, teacher, own[labels], student_us_per_window=cost[0], teacher_us_per_window=cost[1])
-    us_per_song = cost[0] * float(student.windows.mean()) + cost[1] * float(
-        found.fell_back @ teacher.windows / len(rows)
-    )
+    us_per_window = [cost[rung.model] for rung in manifest.all_rungs]
+    us_per_song = climbing_us(says, us_per_window)[found.reached, np.arange(len(rows))].mean()
     return Answered(
         version=manifest.version,
         classes=classes,
         labels=labels,
         choice=place[found.choice],
-        student_choice=place[student.probs.argmax(axis=1)],
-        teacher_choice=place[teacher.probs.argmax(axis=1)],
+        student_choice=place[says[0].probs.argmax(axis=1)],
+        teacher_choice=place[says[-1].probs.argmax(axis=1)],
         probs=probs,
         doubt_nats=found.cross_entropy_nats,
         fell_back=found.fell_back,
-        tradeoff=table,
-        us_per_song=us_per_song,
+        tradeoff=sweep(says, own[labels], cascade.ladder, settings(says, bundle.tradeoff), us_per_window),
+        us_per_song=float(us_per_song),
         bytes=len(bundle.model(manifest.student)) + len(bundle.model(manifest.teacher)),
         forms=(manifest.student.form, manifest.teacher.form),
     )

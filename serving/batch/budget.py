@@ -26,15 +26,15 @@ class Budget:
         self._threads = threads
         manifest = bundle.manifest
         # Of one thread, as parts report it; the bundle's are measured with all cores.
-        self._student_s = manifest.student.us_per_window * manifest.student.windows * threads / 1e6
-        self._teacher_s = manifest.teacher.us_per_window * manifest.teacher.windows * threads / 1e6
+        costs = [manifest.entry(rung).us_per_window * rung.windows * threads / 1e6 for rung in manifest.all_rungs]
+        self._first_s, self._above_s = costs[0], sum(costs[1:])
         self._doubts: NDArray[np.float64] | None = None
         self._first_nats = manifest.threshold_nats
 
     def threshold(self, songs_left: int) -> float:
         """Return the threshold for the next part, of `songs_left` songs that are still to be scored."""
         seconds = (self._end - time.perf_counter()) * self._threads / max(songs_left, 1)
-        share = (seconds - self._student_s) / self._teacher_s  # Of the songs that may go on to the teacher.
+        share = (seconds - self._first_s) / self._above_s  # Of the songs that may go on from the first rung.
         if share <= 0:
             return np.inf
         if share >= 1:
@@ -42,9 +42,9 @@ class Budget:
         return self._first_nats if self._doubts is None else float(np.quantile(self._doubts, 1 - share))
 
     def learn(self, part: Part, songs: int) -> None:
-        """Take over what a part has cost, and how its songs are to the student."""
-        self._student_s = part.student_s / max(songs, 1)
-        if part.fell_back:
-            self._teacher_s = part.teacher_s / part.fell_back
+        """Take over what a part has cost, on the first rung and above it, and how its songs are to the student."""
+        self._first_s = part.student_s / max(songs, 1)
+        if part.went_on:
+            self._above_s = part.teacher_s / part.went_on
         if len(part.doubts):
             self._doubts = part.doubts

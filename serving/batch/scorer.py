@@ -47,6 +47,7 @@ class Part:
 
     table: pa.Table
     rejects: tuple[Reject, ...]
+    went_on: int  # Songs that a rung above the first was asked about.
     fell_back: int  # Songs that the last rung was asked about.
     counts: Ints  # (n_classes,) songs of each class.
     doubts: NDArray[np.float64]  # Of the student, of some hundred songs evenly spaced among the others.
@@ -259,6 +260,7 @@ class _Answered:
         return Part(
             table=pa.table(columns | songs),
             rejects=self._rejects(answered),
+            went_on=int((answers.reached > 0).sum()),
             fell_back=int(answers.fell_back.sum()),
             counts=np.bincount(known.choice, minlength=len(self._classes)),
             doubts=doubts[:: max(1, len(doubts) // SOME_DOUBTS)],

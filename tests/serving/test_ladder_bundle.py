@@ -1,6 +1,5 @@
 """Bundles with three rungs: HTTP, scorer, evaluation and Python agree on every song, whatever stands on fallback."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import get_args
@@ -18,8 +17,7 @@ from segue.export.export import export
 from segue.export.forms import FormsConfig
 from segue.serving.batch.score import score
 from segue.serving.bundle.load import load_bundle
-from segue.serving.bundle.manifest import Manifest, Rung, version_of
-from segue.serving.bundle.tradeoff_table import write_tradeoff
+from segue.serving.bundle.manifest import version_of
 from segue.serving.bundle.write import write_manifest
 from segue.serving.cascade import open_cascade
 from segue.serving.evaluate import evaluate
@@ -27,37 +25,17 @@ from segue.serving.ladder import Ladder, OnFallback
 from segue.serving.predictions import Answers, Predictions
 from segue.serving.tables import predict_rows
 from tests.serving.conftest import OwnService
+from tests.support.bundles import THREE_ANSWER_NATS, three_rungs
 
 SONGS = 500
 ONE_REQUEST = 37  # Songs.
-# At these the three rungs all answer for some songs.
-NATS = {"teacher": (0.75, 0.6), "surer": (0.75, 0.6), "mean": (0.75, 0.9)}
-
-
-def with_three_rungs(bundle: Path, out: Path, on_fallback: OnFallback) -> Path:
-    """Write a bundle of the same models whose student looks once more before the teacher is asked."""
-    opened = load_bundle(bundle)
-    manifest: Manifest = opened.manifest
-    student, teacher = manifest.all_rungs
-    rungs = (
-        dataclasses.replace(student, threshold_nats=NATS[on_fallback][0]),
-        Rung("student", 3, NATS[on_fallback][1], student.temperature, student.mean_temperature),
-        teacher,
-    )
-    out.mkdir()
-    for name, content in opened.contents.items():
-        (out / name).write_bytes(content)
-    rows = [dataclasses.replace(row, next_thresholds_nats=(row.threshold_nats,)) for row in opened.tradeoff]
-    write_tradeoff(out / "tradeoff.csv", tuple(rows))
-    write_manifest(out, dataclasses.replace(manifest, rungs=rungs, on_fallback=on_fallback))
-    return out
 
 
 @pytest.mark.parametrize("on_fallback", get_args(OnFallback))
 def test_http_scorer_evaluation_and_python_agree_on_every_song(
     bundle: Path, mixed_songs: Path, tmp_path: Path, own_service: OwnService, on_fallback: OnFallback
 ) -> None:
-    ladder_bundle = with_three_rungs(bundle, tmp_path / "bundle", on_fallback)
+    ladder_bundle = three_rungs(bundle, tmp_path / "bundle", on_fallback)
     loaded, table = load_bundle(ladder_bundle), SongTable(mixed_songs)
     cascade = open_cascade(loaded)
     rows = np.arange(SONGS)
@@ -91,7 +69,7 @@ def test_http_scorer_evaluation_and_python_agree_on_every_song(
 
 
 def plain(says: list[Predictions], on_fallback: OnFallback) -> Answers:
-    ladder = Ladder(("student", "student", "teacher"), NATS[on_fallback], on_fallback)
+    ladder = Ladder(("student", "student", "teacher"), THREE_ANSWER_NATS[on_fallback], on_fallback)
     return ladder.climb(lambda rung, rows: says[rung].take(rows))
 
 
@@ -101,7 +79,7 @@ def test_export_and_calibrate_set_all_rungs(student_run: Path, mixed_songs: Path
     assert made.rungs == ()  # The songs of training are of 120 segments: a longer look is none.
     assert made.left_out == ("student:9: no calibration song is long enough for more windows than the rung below has",)
     assert made.left_out[0] in (tmp_path / "bundle" / "README.md").read_text()
-    ladder_bundle = with_three_rungs(tmp_path / "bundle", tmp_path / "ladder", "surer")
+    ladder_bundle = three_rungs(tmp_path / "bundle", tmp_path / "ladder", "surer")
     turned = calibrate(ladder_bundle, mixed_songs, accuracy=0.3, out=tmp_path / "turned").manifest
     assert turned.on_fallback == "surer"
     assert load_bundle(tmp_path / "turned").manifest == turned

@@ -15,7 +15,10 @@ from segue.export.calibration.thresholds import CalibrationConfig
 from segue.export.export import WindowsConfig, export
 from segue.export.forms import FormsConfig
 from segue.serving.bundle.load import load_bundle
+from segue.serving.bundle.manifest import Rung
+from segue.serving.bundle.tradeoff_table import write_tradeoff
 from segue.serving.bundle.write import write_manifest
+from segue.serving.ladder import OnFallback
 from segue.training.fit.loop import LoopConfig
 from segue.training.networks.dense import DenseConfig
 from segue.training.networks.recurrent import RecurrentConfig
@@ -26,6 +29,12 @@ from tests.support.random_songs import save
 CLASSES = tuple(map(genre_name, range(4)))
 EASY = Difficulty(states=10, stray=0.2, label_noise=0.05)
 LONGEST = 400  # Segments.
+# At these the three rungs of `three_rungs` all answer for some songs.
+THREE_ANSWER_NATS: dict[OnFallback, tuple[float, float]] = {
+    "teacher": (0.75, 0.6),
+    "surer": (0.75, 0.6),
+    "mean": (0.75, 0.9),
+}
 BOTH_ANSWER_NATS = 0.7  # At this threshold the student answers for some songs, and the teacher for others.
 
 
@@ -54,6 +63,26 @@ def another_bundle(bundle: Path, out: Path, number: int) -> Path:
     shutil.copytree(bundle, out)
     manifest = load_bundle(out).manifest
     write_manifest(out, replace(manifest, threshold_nats=BOTH_ANSWER_NATS + number / 1000))
+    return out
+
+
+def three_rungs(bundle: Path, out: Path, on_fallback: OnFallback = "teacher") -> Path:
+    """Write a bundle of the same models whose student looks once more, three times, before the teacher is asked."""
+    opened = load_bundle(bundle)
+    student, teacher = opened.manifest.all_rungs
+    nats = THREE_ANSWER_NATS[on_fallback]
+    rungs = (
+        replace(student, threshold_nats=nats[0]),
+        Rung("student", 3, nats[1], student.temperature, student.mean_temperature),
+        teacher,
+    )
+    out.mkdir()
+    for name, content in opened.contents.items():
+        (out / name).write_bytes(content)
+    write_tradeoff(
+        out / "tradeoff.csv", tuple(replace(row, next_thresholds_nats=(row.threshold_nats,)) for row in opened.tradeoff)
+    )
+    write_manifest(out, replace(opened.manifest, threshold_nats=nats[0], rungs=rungs, on_fallback=on_fallback))
     return out
 
 

@@ -98,6 +98,14 @@ class LoopConfig:
         """Epochs to train for."""
         return round(2 * self.cycles * self.half_cycle_epochs) or self.epochs
 
+    def windows_after(self, epoch: int) -> int:
+        """Return at how many windows of a validation song to look after an epoch: one where nothing depends on it.
+
+        With `keep` last that is before the last epoch. Several would cost as much again as the training.
+        """
+        decides = self.keep == "best" or self.patience or epoch == self.n_epochs
+        return self.windows if decides else 1
+
     def rate(self, step: int, n_steps: int) -> float:
         """Return the learning rate at training step `step` of `n_steps`, counted from 0."""
         if self.schedule == "one-cycle":
@@ -181,7 +189,7 @@ def fit(
             started = time.perf_counter()
             learnt = lesson.learn(steps, number, progress)
             songs_per_s = len(rows) / (time.perf_counter() - started)
-            logits = predict(network, songs, validation_rows, config.windows)
+            logits = predict(network, songs, validation_rows, config.windows_after(number))
             lesson.check_answers(logits, number, learnt.rate, network.n_parts)
             quality = accuracy(logits, labels), nll(softmax(logits), labels)
             epochs.append(Epoch(number, learnt.loss, learnt.accuracy, *quality, learnt.rate, songs_per_s))

@@ -6,6 +6,8 @@ import pytest
 
 from segue.errors import ConfigError
 from segue.export.retrain.recipe import read_recipe
+from segue.training.fit.loop import LoopConfig
+from segue.training.networks.dense import DenseConfig
 from segue.training.networks.recurrent import RecurrentConfig
 from tests.support.recipes import RECIPE
 
@@ -64,6 +66,32 @@ def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_recipe(tmp_path / "none.toml")
 
 
+MEMBERS = """
+[[teacher.members]]
+network = { shape = "dense", hidden = 8 }
+[[teacher.members]]
+loop = { epochs = 3 }
+"""
+
+
+def test_members_are_teachers_that_differ_in_network_and_loop(recipe: Path) -> None:
+    lines = [
+        line for line in RECIPE.splitlines() if not line.startswith(("network = { state", "loop = { epochs = 1, b"))
+    ]
+    recipe.write_text("\n".join(lines) + MEMBERS)
+    plan = read_recipe(recipe).teacher
+    first, second = (plan.single(member) for member in plan.members)
+    assert first.members == second.members == ()
+    assert (first.network, first.folds) == (DenseConfig(hidden=(8,)), 2)
+    assert (second.network, second.loop) == (RecurrentConfig(), LoopConfig(epochs=3))
+    recipe.write_text(RECIPE + MEMBERS)
+    with pytest.raises(ConfigError, match="teacher: expected either members or one network and loop, found both"):
+        read_recipe(recipe)
+    recipe.write_text("\n".join(lines) + MEMBERS[: MEMBERS.rindex("[[")])
+    with pytest.raises(ConfigError, match=r"teacher.members: expected at least two, and folds .*, found 1 and 2 folds"):
+        read_recipe(recipe)
+
+
 @pytest.mark.parametrize("path", sorted(Path("export/recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_recipes_in_the_checkout_can_be_read(path: Path) -> None:
     assert read_recipe(path).teacher.folds >= 2
@@ -81,6 +109,7 @@ def test_the_recipes_of_the_study_are_the_study(monkeypatch: pytest.MonkeyPatch)
     assert (student.network.look, student.network.hidden, student.loop.learning_rate) == ("flat", (1784,), 1e-4)
     assert (1 - student.network.input_dropout, 1 - student.network.hidden_dropout) == (0.5, 1.0)
     assert (student.loop.weight_decay, student.loop.decay, student.distillation.match) == (1e-3, "weights", "mse")
+    assert plain.export.on_fallback == normed.export.on_fallback == "surer"
     assert plain.validation == plain.test == normed.test
     assert len(plain.songs.sources) == 2
     assert isinstance(normed.teacher.network, RecurrentConfig)

@@ -8,6 +8,7 @@ import pytest
 from segue.errors import ConfigError
 from segue.export.retrain.retrain import Retrained, main, retrain
 from segue.serving.bundle.load import load_bundle
+from segue.training.runs import load_record
 from tests.support.recipes import RECIPE
 
 STAGES = ("songs", "test", "teacher", "student", "export")
@@ -59,3 +60,19 @@ def test_the_verb_says_what_ran(recipe: Path, tmp_path: Path, capsys: pytest.Cap
     # Of the 40 calibration songs, those that set the dial: there is neither a test table nor a test split.
     assert printed["evaluation"]["songs"] == 30
     assert printed["bundle"] == str(tmp_path / "bundle")
+
+
+def test_each_member_is_a_stage_and_those_that_pay_are_joined(recipe: Path, tmp_path: Path) -> None:
+    lines = [
+        line for line in RECIPE.splitlines() if not line.startswith(("network = { state", "loop = { epochs = 1, b"))
+    ]
+    dense = '[[teacher.members]]\nnetwork = { shape = "dense", hidden = 8 }\nloop = { epochs = 2, seed = SEED }\n'
+    members = dense.replace("SEED", "1") + dense.replace("SEED", "2")
+    recipe.write_text("\n".join(lines) + "\n" + members)
+    assert retrain(recipe).ran == ("songs", "test", "member-1", "member-2", "teacher", "student", "export")
+    assert retrain(recipe).ran == ()
+    recipe.write_text(recipe.read_text().replace("seed = 2 }", "seed = 3 }"))
+    assert retrain(recipe).ran[:2] == ("member-2", "teacher")
+    chosen = load_record(tmp_path / "work" / "teacher").chosen
+    assert [one.split(":")[0] for one in chosen] == ["member-1", "member-2"]
+    assert sum("kept: the best alone" in one for one in chosen) == 1

@@ -50,16 +50,14 @@ class House:
     def __init__(self, bundle: Bundle, **settings: Any) -> None:
         self.cascade: Cascade = open_cascade(bundle)
         manifest = bundle.manifest
-        self.student, self.teacher = (
+        self.rungs = [
             Troubled(calibrated(bundle, rung, open_model(bundle, manifest.entry(rung)))) for rung in manifest.all_rungs
-        )
-        student, teacher = (
-            FaultTolerantModel(cast(CalibratedModel, model), len(manifest.classes))
-            for model in (self.student, self.teacher)
-        )
+        ]
+        self.student, self.teacher = self.rungs[0], self.rungs[-1]
+        models = [FaultTolerantModel(cast(CalibratedModel, model), len(manifest.classes)) for model in self.rungs]
         self.registry = CollectorRegistry()
         ladder = self.cascade.ladder
-        self.engine = Engine(bundle, [student, teacher], ladder, Settings(**settings), Monitoring(self.registry))
+        self.engine = Engine(bundle, models, ladder, Settings(**settings), Monitoring(self.registry))
 
     def troubles(self, trouble: str) -> float:
         return self.registry.get_sample_value("segue_without_teacher_total", {"trouble": trouble}) or 0.0

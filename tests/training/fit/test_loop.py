@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -205,3 +206,10 @@ def test_the_least_rate_of_a_cycle_is_not_above_its_peak() -> None:
     with pytest.raises(ConfigError, match=r"least_rate: expected 0 up to the learning rate of 0\.004, found 1$"):
         LoopConfig(schedule="cyclic", least_rate=1.0)
     assert LoopConfig(learning_rate=1e-6).rate(0, 10) < 1e-6  # Other schedules have none.
+
+
+def test_where_the_last_epoch_is_kept_the_others_are_looked_at_once() -> None:
+    last = LoopConfig(epochs=3, keep="last", windows=4)
+    assert [last.windows_after(epoch) for epoch in (1, 2, 3)] == [1, 1, 4]
+    assert [replace(last, keep="best").windows_after(epoch) for epoch in (1, 2, 3)] == [4, 4, 4]
+    assert replace(last, patience=1).windows_after(1) == 4

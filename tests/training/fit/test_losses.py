@@ -1,5 +1,7 @@
 """Losses against torch's own and against plain float64 formulas."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from segue.training.fit.losses import (
     DistillationLoss,
     LabelConfig,
     LabelLoss,
+    Matching,
     Targets,
     class_weights,
     kl_of_probs,
@@ -110,15 +113,13 @@ def test_the_squared_error_of_logits_is_that_of_the_formula(logits: Tensor, teac
     assert mse_of_logits(logits, teacher_logits).item() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("match", ["mse", "kl"])
+@pytest.mark.parametrize("match", get_args(Matching))
 def test_labels_and_logits_are_mixed_by_weight(
-    logits: Tensor, teacher_logits: Tensor, labels: Tensor, match: str
+    logits: Tensor, teacher_logits: Tensor, labels: Tensor, match: Matching
 ) -> None:
     targets, weight = Targets(labels, teacher_logits), 0.3
     matched, mixed, labelled = (
-        DistillationLoss(DistillationConfig(match=match, label_weight=one), labels.numpy(), CLASSES)(
-            logits, targets
-        ).item()  # type: ignore[arg-type]
+        DistillationLoss(DistillationConfig(match, label_weight=one), labels.numpy(), CLASSES)(logits, targets).item()
         for one in (0.0, weight, 1.0)
     )
     known = labels != -1
