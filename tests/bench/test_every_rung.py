@@ -6,8 +6,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from segue.bench.ladder import compare
 from segue.bench.speed import bench
 from segue.data.table import SongTable
+from segue.errors import ConfigError
 from segue.export.drift.drift import describe_songs
 from segue.export.drift.reference import one_of_each_artist
 from segue.export.retrain.answered import ask
@@ -75,8 +77,9 @@ def test_a_budget_counts_what_all_rungs_above_the_first_cost(ladder: Path, mixed
     budget = Budget(3600, loaded, threads=1)
     assert budget.threshold(songs_left=1) == -1.0
     catalogue = Catalogue.open((str(mixed_songs),))
+    (whole,) = catalogue.ranges(len(catalogue))
     with Scorer.of(loaded, threads=1) as scorer:
-        part = scorer.score(catalogue.read(*catalogue.ranges(len(catalogue))), 0.7)
+        part = scorer.score(catalogue.read(whole), 0.7)
     went_on = open_cascade(loaded).answer(table.songs(np.arange(len(table))), 0.7).reached > 0
     assert part.went_on == went_on.sum() > part.fell_back > 0
 
@@ -87,3 +90,18 @@ def test_a_budget_of_much_time_asks_the_last_rung_and_of_none_the_first(
     slow = score(ladder, (str(mixed_songs),), tmp_path / "slow.parquet", budget=3600)
     fast = score(ladder, (str(mixed_songs),), tmp_path / "fast.parquet", budget=1e-6)
     assert (slow.fallback_rate, fast.fallback_rate) == (1.0, 0.0)
+
+
+def test_what_a_middle_rung_is_worth_is_told_beside_two_rungs(bundle: Path, ladder: Path, mixed_songs: Path) -> None:
+    found, evaluated = compare(ladder, mixed_songs), evaluate(ladder, mixed_songs)
+    named = {one.name: one for one in found.settings}
+    for name, rung in zip(("student:1", "student:3", "teacher"), evaluated.rungs, strict=True):
+        assert named[f"{name} alone"].accuracy == rung.alone.accuracy
+    assert named["teacher alone"].share_of_teacher == 1
+    assert named["the dial"].accuracy == evaluated.evaluation.cascade.accuracy
+    assert named["ladder, cheapest as good as the dial"].accuracy >= named["the dial"].accuracy
+    if found.times_two_rungs:
+        two = named["two rungs, cheapest as good as the dial"]
+        assert found.times_two_rungs == pytest.approx(two.us_per_song / named["the dial"].us_per_song)
+    with pytest.raises(ConfigError, match="expected more than two rungs, found 2"):
+        compare(bundle, mixed_songs)

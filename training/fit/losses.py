@@ -61,9 +61,10 @@ class LabelLoss:
         self._weights = class_weights(labels, n_classes, config.class_weighting) if config.class_weighting else None
 
     def __call__(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Return the mean cross-entropy over the songs of a batch that have a label."""
+        """Return the mean cross-entropy over the songs of a batch that have a label; 0 where none has one."""
         if self._weights is None and not self._smoothing:
-            return functional.cross_entropy(logits, targets.labels, ignore_index=NO_LABEL)
+            wrong = functional.cross_entropy(logits, targets.labels, ignore_index=NO_LABEL, reduction="sum")
+            return wrong / (targets.labels != NO_LABEL).sum().clamp(min=1)
         # What torch does, which reads a number back from the GPU in between: no graph can hold that.
         n_classes = logits.shape[1]
         if self._weights is None:
@@ -74,7 +75,9 @@ class LabelLoss:
         of_labels = weights[labels] * known
         wrong = -(log_probs.gather(1, labels[:, None])[:, 0] * of_labels).sum()
         spread = -((log_probs @ weights) * known).sum() / n_classes
-        return ((1 - self._smoothing) * wrong + self._smoothing * spread) / of_labels.sum()
+        return ((1 - self._smoothing) * wrong + self._smoothing * spread) / torch.where(
+            known.any(), of_labels.sum(), 1.0
+        )
 
 
 def class_weights(labels: Ints, n_classes: int, exponent: float) -> Tensor:
@@ -123,9 +126,7 @@ class DistillationLoss:
         else:
             loss = kl_of_probs(logits, targets.teacher_logits, config.match_temperature)
         if config.label_weight:
-            loss = (1 - config.label_weight) * loss
-            if (targets.labels != NO_LABEL).any():
-                loss = loss + config.label_weight * self._label_loss(logits, targets)
+            loss = (1 - config.label_weight) * loss + config.label_weight * self._label_loss(logits, targets)
         return loss
 
 

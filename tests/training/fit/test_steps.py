@@ -34,7 +34,9 @@ def losses(songs: SongTable) -> dict[str, Loss]:
     """Return a loss of each kind."""
     return {
         "labels": LabelLoss(LabelConfig(class_weighting=0.5, label_smoothing=0.1), songs.labels[ROWS], 4),
-        "teacher": DistillationLoss(DistillationConfig(match="kl", label_weight=0.3)),
+        "teacher": DistillationLoss(
+            DistillationConfig(match="kl", label_weight=0.3, class_weighting=0.5), songs.labels[ROWS], 4
+        ),
     }
 
 
