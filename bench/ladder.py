@@ -84,7 +84,7 @@ def compare(bundle: Positional[Path], songs: Positional[Path]) -> Compared:
     sample = table.songs(np.sort(np.random.default_rng(0).permutation(rows)[:SERVING_BATCH]))
     us: dict[ModelName, float] = {
         name: us_per_window(open_model(opened, entry), sample, entry.windows)
-        for name, entry in (("student", manifest.student), ("teacher", manifest.teacher))
+        for name, entry in manifest.entries.items()
     }
     costs = [us[rung.model] for rung in manifest.all_rungs]
     says = predict_rungs(cascade, table, rows, manifest.rung_names)

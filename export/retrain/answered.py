@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from segue.data.song import Bools, Ints
 from segue.data.table import SongTable
 from segue.serving.bundle.load import Bundle
-from segue.serving.bundle.manifest import Form, ModelEntry, TradeoffRow
+from segue.serving.bundle.manifest import Form, TradeoffRow
 from segue.serving.cascade import open_cascade, open_model
 from segue.serving.predictions import ModelName
 from segue.serving.tables import predict_rungs
@@ -64,10 +64,8 @@ def _costs(bundles: Sequence[Bundle], songs: SongTable, rows: Ints) -> list[dict
     sample = songs.songs(rows[:SERVING_BATCH])
     found: list[dict[ModelName, float]] = []
     for bundle in bundles:
-        entries: dict[ModelName, ModelEntry] = {"student": bundle.manifest.student, "teacher": bundle.manifest.teacher}
-        found.append(
-            {name: us_per_window(open_model(bundle, one), sample, one.windows) for name, one in entries.items()}
-        )
+        entries = bundle.manifest.entries.items()
+        found.append({name: us_per_window(open_model(bundle, one), sample, one.windows) for name, one in entries})
     return found
 
 

@@ -248,9 +248,14 @@ class Manifest:
             rung.model if models.count(rung.model) == 1 else f"{rung.model}:{rung.windows}" for rung in self.all_rungs
         )
 
+    @property
+    def entries(self) -> dict[ModelName, ModelEntry]:
+        """Both models by name."""
+        return {"student": self.student, "teacher": self.teacher}
+
     def entry(self, rung: Rung) -> ModelEntry:
         """Return the model that answers on a rung."""
-        return self.student if rung.model == "student" else self.teacher
+        return self.entries[rung.model]
 
 
 def parse_manifest(content: bytes, at: Path) -> Manifest:

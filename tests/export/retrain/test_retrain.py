@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from segue.data.synth import synth
+from segue.data.table import SongBatch, SongTable, write_table
 from segue.errors import ConfigError
 from segue.export.retrain.retrain import Retrained, main, retrain
 from segue.serving.bundle.load import load_bundle
@@ -62,17 +65,25 @@ def test_the_verb_says_what_ran(recipe: Path, tmp_path: Path, capsys: pytest.Cap
     assert printed["bundle"] == str(tmp_path / "bundle")
 
 
-def test_each_member_is_a_stage_and_those_that_pay_are_joined(recipe: Path, tmp_path: Path) -> None:
-    lines = [
-        line for line in RECIPE.splitlines() if not line.startswith(("network = { state", "loop = { epochs = 1, b"))
-    ]
+def test_each_member_is_a_stage_and_those_that_pay_are_joined_for_songs_of_any_analyser(
+    recipe: Path, tmp_path: Path
+) -> None:
+    synth(tmp_path / "echonest.arrow", songs=200, classes=3)
+    table = SongTable(tmp_path / "echonest.arrow")
+    with write_table(tmp_path / "audio.arrow", "raw", table.classes, features="segue-audio-1") as audio:
+        labels = [table.classes[label] for label in table.labels]
+        songs = table.songs(np.arange(len(table)))
+        audio.write(SongBatch(song_ids=list(table.song_ids), songs=songs, labels=labels, groups=list(table.groups)))
     dense = '[[teacher.members]]\nnetwork = { shape = "dense", hidden = 8 }\nloop = { epochs = 2, seed = SEED }\n'
-    members = dense.replace("SEED", "1") + dense.replace("SEED", "2")
-    recipe.write_text("\n".join(lines) + "\n" + members)
-    assert retrain(recipe).ran == ("songs", "test", "member-1", "member-2", "teacher", "student", "export")
+    lines = ['workspace = "$SPACE/work"', 'bundle = "$SPACE/bundle"', 'songs.sources = "$SPACE/audio.arrow"']
+    lines += ["teacher.folds = 2", dense.replace("SEED", "1"), dense.replace("SEED", "2")]
+    lines += ["[student]", "network = { hidden = 8 }", "loop = { epochs = 1 }"]
+    recipe.write_text("\n".join(lines))
+    assert retrain(recipe).ran == ("songs", "member-1", "member-2", "teacher", "student", "export")
     assert retrain(recipe).ran == ()
     recipe.write_text(recipe.read_text().replace("seed = 2 }", "seed = 3 }"))
     assert retrain(recipe).ran[:2] == ("member-2", "teacher")
     chosen = load_record(tmp_path / "work" / "teacher").chosen
     assert [one.split(":")[0] for one in chosen] == ["member-1", "member-2"]
     assert sum("kept: the best alone" in one for one in chosen) == 1
+    assert load_bundle(tmp_path / "bundle").manifest.features == "segue-audio-1"
