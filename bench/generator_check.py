@@ -33,7 +33,9 @@ from segue.bench.servers import serving
 from segue.bench.speed import synthetic
 from segue.command import run
 from segue.data.song import Floats
+from segue.publish import write_block
 
+COMMAND = "python -m segue.bench.generator_check"
 GROUP = "generators"
 WITHIN = 0.1  # Of wrk's requests a second.
 CLASSES = 10
@@ -80,6 +82,7 @@ def generator_check(
     seconds: float = 4.0,
     rounds: int = 5,
     out: Path | None = None,
+    page: Path | None = None,
 ) -> GeneratorCheck:
     """Compare load generators on the service of a bundle, raw bodies.
 
@@ -90,6 +93,7 @@ def generator_check(
         seconds: How long each generator asks, in each round.
         rounds: Rounds; in each, every generator has its turn.
         out: A file to write the results to, as JSON.
+        page: A page whose block the result is written into.
     """
     sample = synthetic(256, CLASSES).windows()[0]
     found: dict[tuple[str, int], list[float]] = {}
@@ -107,10 +111,13 @@ def generator_check(
         Figure.of(GROUP, "throughput", "requests/s", per_s, better="higher", generator=name, songs=size)
         for (name, size), per_s in found.items()
     ]
-    measured = results("load", command_of("python -m segue.bench.generator_check", sys.argv[1:]), figures, watch)
+    measured = results("load", command_of(COMMAND, sys.argv[1:]), figures, watch)
     if out is not None:
         measured.write(out)
-    return GeneratorCheck(measured)
+    check = GeneratorCheck(measured)
+    if page is not None:
+        write_block(page, COMMAND, str(check))
+    return check
 
 
 def _generators(

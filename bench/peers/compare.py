@@ -33,7 +33,9 @@ from segue.bench.peers.wrk import WrkRun, write_requests, wrk
 from segue.bench.results import Watch, command_of, results
 from segue.command import run
 from segue.errors import ConfigError, SegueError, ServiceError
+from segue.publish import write_block
 
+COMMAND = "python -m segue.bench.peers"
 CORES = 2
 CONNECTIONS = 16
 BODIES = {1: 256, 64: 16}  # Requests that are gone through by turns, by songs a request.
@@ -49,6 +51,7 @@ def compare(
     rounds: int = 3,
     seconds: float = 5.0,
     out: Path | None = None,
+    page: Path | None = None,
     environments: Path = Path(".venv-peers"),
 ) -> PeersBenchmark:
     """Compare the service with its peers.
@@ -62,6 +65,7 @@ def compare(
         rounds: Rounds.
         seconds: How long wrk asks, for each server, body, size and round.
         out: A file to write the results to, as JSON.
+        page: A page whose block the result is written into.
         environments: The folder with the virtual environments of the peers.
     """
     chosen = {name: peer for name, peer in PEERS.items() if not only or name.startswith(only)}
@@ -86,11 +90,13 @@ def compare(
     # A server that left the family of this process is not another's, as the watch would have it.
     shares = [one.others_share for measured in found.lanes.values() for one in measured]
     watch.others_share = statistics.fmean(shares) if shares else None
-    command = command_of("python -m segue.bench.peers", sys.argv[1:])
-    measured = results("peers", command, [*found.figures()], watch, [*found.notes()])
+    measured = results("peers", command_of(COMMAND, sys.argv[1:]), [*found.figures()], watch, [*found.notes()])
     if out is not None:
         measured.write(out)
-    return PeersBenchmark(measured)
+    benchmark = PeersBenchmark(measured)
+    if page is not None:
+        write_block(page, COMMAND, str(benchmark))
+    return benchmark
 
 
 def _lanes(peer: Peer, bodies: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[Lane, Dialect]]:

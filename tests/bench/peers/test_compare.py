@@ -13,11 +13,11 @@ import pytest
 from segue.bench.peers import compare as compare_module
 from segue.bench.peers.bad_songs import FAULTS, is_right
 from segue.bench.peers.compare import compare
-from segue.bench.peers.dialects import SEGUE_JSON, SEGUE_RAW
+from segue.bench.peers.dialects import PLAIN_RAW, SEGUE_JSON, SEGUE_RAW
 from segue.bench.peers.processes import MARK, Processes
 from segue.bench.peers.registry import PEERS, Peer
 from segue.bench.peers.report import Found, Lane, Measured, standings
-from segue.bench.peers.running import caller, running
+from segue.bench.peers.running import ROOT, caller, running
 from segue.bench.peers.servers.plain_cascade import PlainCascade
 from segue.bench.peers.workload import make_workload
 from segue.bench.results import read_results
@@ -97,11 +97,35 @@ def test_standings_say_where_segue_is_not_first_and_by_how_much() -> None:
     assert not [one for one in figures if one.name == "p99" and one.conditions["body"] == "json"]
 
 
+TOY = """
+import os
+import uvicorn
+from segue.bench.peers.servers.plain_cascade import PlainCascade, songs_from_bytes
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+cascade = PlainCascade()
+
+async def classify(request):
+    return JSONResponse(cascade.to_json(cascade.answer(songs_from_bytes(await request.body()))))
+
+app = Starlette(routes=[Route("/classify", classify, methods=["POST"])])
+uvicorn.run(app, port=int(os.environ["PEER_PORT"]), log_level="warning")
+"""
+
+
 @WRK
 @pytest.mark.slow
 def test_segue_among_its_peers(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cores = os.sched_getaffinity(0)
-    toys = {"segue": PEERS["segue"], "toy": Peer("Toy", ("nothing",), (SEGUE_RAW,), "toy")}
+    (tmp_path / "toy_server.py").write_text(TOY)
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    toys = {
+        "segue": PEERS["segue"],
+        "toy": Peer("Toy", ("toy_server",), (PLAIN_RAW,), None, path),
+        "lost": Peer("Lost", ("nothing",), (PLAIN_RAW,), "lost"),
+    }
     monkeypatch.setattr(compare_module, "PEERS", toys)
     monkeypatch.setattr(compare_module, "WARM_UP_S", 1.0)
     out = tmp_path / "out.json"
@@ -111,15 +135,22 @@ def test_segue_among_its_peers(bundle: Path, tmp_path: Path, monkeypatch: pytest
         os.sched_setaffinity(0, cores)
     results = read_results(out)
     assert results == found.results
-    figures = {one.name: one.value for one in results.figures}
+    assert {one.conditions["server"] for one in results.figures} == {"Segue, 1 worker", "Toy"}
+    for server in ("Segue, 1 worker", "Toy"):
+        check({one.name: one.value for one in results.figures if one.conditions["server"] == server})
+    text = str(found)
+    assert "Lost is left out: Lost: expected its environment" in text
+    assert "Segue, 1 worker, raw, a NaN song: it gets an error of its own; the songs beside it: 3 of 3 right" in text
+    assert "Toy, raw, a NaN song: it gets 500; the songs beside it: 500 for all" in text  # Its JSON has no NaN.
+
+
+def check(figures: dict[str, float]) -> None:
+    """Check the figures of a server that answers."""
     assert set(figures) == {"throughput", "p50", "p99", "CPU a request", "errors", "others", "start-up", "memory"}
     assert figures["throughput"] > 1
     assert figures["errors"] == 0
     assert 0 < figures["p50"] <= figures["p99"] < 1e4
     assert 0.01 < figures["CPU a request"] < 1e3
-    text = str(found)
-    assert "Toy is left out: Toy: expected its environment" in text
-    assert "Segue, 1 worker, raw, a NaN song: it gets an error of its own; the songs beside it: 3 of 3 right" in text
 
 
 @pytest.mark.slow
