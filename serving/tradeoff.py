@@ -99,6 +99,7 @@ def area_above_random(rows: Sequence[TradeoffRow]) -> float:
 
     The gain in accuracy, averaged over the whole dial, of sending the uncertain songs to the teacher and not just any.
     """
+    rows = sorted(rows, key=lambda row: row.fallback_rate)  # Those of a longer ladder need not be in that order.
     gains = [row.accuracy - row.random_accuracy for row in rows]
     return float(np.trapezoid(gains, [row.fallback_rate for row in rows]))
 

@@ -39,6 +39,8 @@ def draw_tradeoff(
         two_rungs: the table of the first and the last rung alone, where there are more.
     """
     is_ladder = bool(two_rungs)
+    if is_ladder:  # A path that other songs gave need not get cheaper with every step on these.
+        rows = sorted(rows, key=lambda row: row.us_per_song)
     rates = np.array([row.us_per_song if is_ladder else row.fallback_rate for row in rows])
     curve = np.array([row.accuracy for row in rows])
     random = np.array([row.random_accuracy for row in rows])
