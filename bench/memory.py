@@ -5,18 +5,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from segue.errors import ConfigError
 
 EVERY_S = 0.02
 
 
-def peak_bytes(words: Sequence[str]) -> int:
+def peak_bytes(words: Sequence[str], output: int | IO[bytes] = subprocess.DEVNULL) -> int:
     """Return the most anonymous memory, in bytes, that `python WORDS` holds: files mapped into it not counted.
 
-    Linux only. A command that fails is a `ConfigError`.
+    Linux only. What the command prints goes to `output`. A command that fails is a `ConfigError`.
     """
-    running = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = subprocess.Popen([sys.executable, *words], stdout=output, stderr=subprocess.DEVNULL)
     peak = 0
     while running.poll() is None:
         try:

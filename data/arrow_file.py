@@ -33,9 +33,10 @@ class Bytes(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Where the buffers of a record batch lie in the file: (n_buffers, 2), position and length in bytes."""
+    """A record batch."""
 
-    buffers: Ints
+    n_rows: int  # As it says.
+    buffers: Ints  # Where they lie in the file: (n_buffers, 2), position and length in bytes.
     compressed: bool
 
 
@@ -71,7 +72,9 @@ def _read_batch(message: bytes, body: int) -> Batch:
     header = _target(message, _field(message, root, 2))
     start, count = _vector(message, _field(message, header, 2))
     buffers = np.frombuffer(message, "<i8", 2 * count, start).reshape(-1, 2) + np.array([body, 0])
-    return Batch(buffers, compressed=bool(_field(message, header, 3)))
+    rows = _field(message, header, 0)
+    n_rows = struct.unpack_from("<q", message, rows)[0] if rows else 0
+    return Batch(n_rows, buffers, compressed=bool(_field(message, header, 3)))
 
 
 def place_of(file: Bytes, batch: Batch, schema: pa.Schema, n_songs: int) -> Place | None:

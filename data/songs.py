@@ -35,7 +35,7 @@ from segue.data.labels import LabelFile, read_labels
 from segue.data.parts import parts_of
 from segue.data.song import Units, check_features
 from segue.data.sources.conversion import Conversion, faults
-from segue.data.sources.error_table import ErrorTable
+from segue.data.sources.error_table import ErrorTable, error_table_of
 from segue.data.sources.folder import names_of
 from segue.data.sources.registry import list_of_kinds, open_source
 from segue.data.sources.resume import ResumableTable, clear, resumable_table
@@ -118,6 +118,7 @@ def songs(
     else:
         out = sources.pop()
         check_last(sources, out, "songs", _reads(sources, labels, out), SUFFIXES, overwrite=overwrite)
+    check_out(error_table_of(out), "songs", _reads(sources, labels, out), overwrite=overwrite)
     conditions = _conditions(where)
     names = _names(sources)
     opened = [open_source(path, units, conditions, kind, name) for path, name in zip(sources, names, strict=True)]

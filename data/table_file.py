@@ -5,14 +5,11 @@ gives the songs of both; read, the first is an error, and the second is seen by 
 Arrow file in one of the canonical types stay on the disk until they are asked for.
 """
 
-import io
 import json
-import os
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
@@ -24,85 +21,15 @@ from segue.data.arrow_file import MAGIC, SEGMENT_BYTES, Place, place_of, read_ba
 from segue.data.columns import TEXTS, check_buffers, check_schema, song_columns, texts_of
 from segue.data.labels import label_of
 from segue.data.song import N_FEATURES, Features, Floats, Ints, Songs, Units
+from segue.data.steady_file import FileBytes, SteadyFile, aligned
 from segue.errors import SegueError, SongError
 
-SUFFIXES = (".arrow", ".parquet")
+SUFFIXES = (".arrow", ".arrows", ".feather", ".ipc", ".parquet", ".pq")
 STREAM_MAGIC, STREAM_END = b"\xff\xff\xff\xff", b"\xff\xff\xff\xff\0\0\0\0"
 BATCH_SONGS = 1000
 READ_BYTES = 2**20
-ONE_READ_BYTES = 2**30  # The kernel gives at most 2 GB at once.
+SONGS_A_BYTE = 1000  # At most: fewer bytes cannot hold so many, and their file is damaged.
 NOT_DATA = ("state.json", "dataset_info.json")  # What Hugging Face's `save_to_disk` writes beside its files.
-
-
-class SteadyFile:
-    """A file that is read at any place, and must stay as it was when it was opened."""
-
-    def __init__(self, path: Path) -> None:
-        """Open it."""
-        self.path = path
-        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._handle)
-        self._before = os.fstat(self._handle)
-        self.size = self._before.st_size
-
-    def stream(self) -> pa.PythonFile:
-        """Return it as Arrow reads files, from the beginning."""
-        return pa.PythonFile(_Stream(self), "r")
-
-    def read(self, position: int, count: int) -> bytes:
-        """Return `count` bytes from `position` on."""
-        if not 0 <= position <= position + count <= self.size:
-            raise SongError("the file cannot be read, it may be cut short")
-        found = np.empty(count, np.uint8)
-        self.read_into(found, position)
-        return found.tobytes()
-
-    def read_into(self, values: "np.ndarray[Any, Any]", position: int) -> None:
-        """Fill an array with what lies at `position`, in bytes; a `SongError` if the file is not what it was."""
-        rest = values.reshape(-1).view(np.uint8).data
-        try:
-            while len(rest) and (count := os.preadv(self._handle, [rest[:ONE_READ_BYTES]], position)):
-                rest, position = rest[count:], position + count
-        except OSError as error:
-            raise SongError(f"{self.path}: the file cannot be read: {error.strerror}") from None
-        self.check()
-        if len(rest):
-            raise SongError(f"{self.path}: the file cannot be read, it may be cut short")
-
-    def check(self) -> None:
-        """Check that nobody has written to the file since it was opened."""
-        now = os.fstat(self._handle)
-        if (now.st_size, now.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
-            raise SongError(
-                f"{self.path}: the file was written to while it was read: expected {self._before.st_size} bytes, found "
-                f"{now.st_size}. Start again when it is whole; a file that is replaced by another does no harm."
-            )
-
-
-class _Stream(io.RawIOBase):
-    """A file from its beginning; each stream has a place of its own in it, so that threads can read side by side."""
-
-    def __init__(self, file: SteadyFile) -> None:
-        self._file, self._at = file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size}[whence]
-        return self._at
-
-    def read(self, count: int | None = -1) -> bytes:
-        rest = max(self._file.size - self._at, 0)
-        found = self._file.read(self._at, rest if count is None or count < 0 else min(count, rest)) if rest else b""
-        self._at += len(found)
-        return found
 
 
 class Read(Protocol):
@@ -120,6 +47,7 @@ class Part:
     offsets: Ints  # (n_songs + 1,), in segments
     read: "Read"
     faults: dict[int, str] = field(default_factory=dict)  # What is wrong with the form of a song, by its row.
+    kept: pa.RecordBatch | None = None  # Columns that were asked for besides.
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -139,8 +67,13 @@ class Part:
 class TableFile(Protocol):
     """One file of a table."""
 
-    path: Path
+    name: str
     schema: pa.Schema
+    divisible: bool  # Whether it can be read from any row on, at no more than the price of a batch.
+
+    @property
+    def rows(self) -> int:
+        """How many songs it has."""
 
     def check(self) -> None:
         """Check that it is as it was when it was opened; see `SteadyFile.check`."""
@@ -148,58 +81,78 @@ class TableFile(Protocol):
     def texts(self) -> Iterator[dict[str, pa.StringArray]]:
         """Yield what is known of the songs, without their segments."""
 
-    def parts(self) -> Iterator[Part]:
-        """Yield the songs."""
+    def parts(self, start: int = 0, end: int | None = None, keep: Sequence[str] = ()) -> Iterator[Part]:
+        """Yield the songs from row `start` up to `end`; `keep` names columns to carry along."""
 
 
 class ArrowFile:
     """An Arrow IPC file."""
 
-    def __init__(self, file: SteadyFile) -> None:
+    divisible = True
+
+    def __init__(self, file: FileBytes) -> None:
         """Read its schema, and where its batches are."""
-        self.path, self.check = file.path, file.check
+        self.name, self.check = file.name, file.check
         self._file = file
         self._reader = pa.ipc.open_file(file.stream())
         self.schema = self._reader.schema
         check_schema(self.schema)
         self._batches = read_batches(file)
+        known = bool(self._batches)
+        sizes = [batch.n_rows for batch in self._batches] if known else map(len, self._text_batches(TEXTS))
+        self._firsts = _firsts(sizes, file)
+
+    @property
+    def rows(self) -> int:
+        """How many songs it has."""
+        return int(self._firsts[-1])
 
     def texts(self) -> Iterator[dict[str, pa.StringArray]]:
         """Yield what is known of the songs; of the file, only that is read."""
-        return (texts_of(batch) for batch in self._text_batches())
+        return (texts_of(batch) for batch in self._text_batches(TEXTS))
 
-    def parts(self) -> Iterator[Part]:
-        """Yield the songs of each record batch."""
-        if not self._batches:
-            yield from (_in_memory(self._reader.get_batch(i)) for i in range(self._reader.num_record_batches))
-            return
-        for i, batch in enumerate(self._text_batches()):
-            place = place_of(self._file, self._batches[i], self.schema, batch.num_rows)
-            if place is None:
-                yield _in_memory(self._reader.get_batch(i))
-            else:
-                yield Part(texts_of(batch), place.offsets, partial(self._segments, place))
+    def parts(self, start: int = 0, end: int | None = None, keep: Sequence[str] = ()) -> Iterator[Part]:
+        """Yield the songs of each record batch; see `TableFile`.
 
-    def _text_batches(self) -> Iterator[pa.RecordBatch]:
-        wanted = [i for i, name in enumerate(self.schema.names) if name in TEXTS]
-        reader = pa.ipc.open_file(self._file.stream(), options=pa.ipc.IpcReadOptions(included_fields=wanted))
-        for i in range(reader.num_record_batches):
+        What is known of a batch is read whole; of the segments, what is asked for. A batch that is compressed, or of
+        another type than a song table's, is held whole.
+        """
+        end = self.rows if end is None else end
+        first, last = np.searchsorted(self._firsts, start, "right") - 1, np.searchsorted(self._firsts, end, "left")
+        wanted = range(int(first), int(last))
+        for i, texts in zip(wanted, self._text_batches((*TEXTS, *keep), wanted), strict=True):
+            low, high = max(start - int(self._firsts[i]), 0), min(end, int(self._firsts[i + 1])) - int(self._firsts[i])
+            place = self._batches and place_of(self._file, self._batches[i], self.schema, texts.num_rows)
+            if place:
+                some = texts[low:high]
+                kept = some.select(keep) if keep else None
+                yield Part(texts_of(some), place.offsets[low : high + 1], partial(self._segments, place), kept=kept)
+            elif high > low:
+                yield _in_memory(self._reader.get_batch(i)[low:high], keep)
+
+    def _text_batches(self, names: Sequence[str], wanted: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
+        fields = [i for i, name in enumerate(self.schema.names) if name in names]
+        reader = pa.ipc.open_file(self._file.stream(), options=pa.ipc.IpcReadOptions(included_fields=fields))
+        for i in range(reader.num_record_batches) if wanted is None else wanted:
             batch = reader.get_batch(i)
             check_buffers(batch)
             yield batch
 
     def _segments(self, place: Place, first: int, end: int, into: Floats | None = None) -> Floats:
-        segments = np.empty((end - first, N_FEATURES), np.float32) if into is None else into
-        self._file.read_into(segments, place.position + first * SEGMENT_BYTES)
-        return segments
+        if into is None:
+            into = aligned((end - first) * SEGMENT_BYTES).view(np.float32).reshape(-1, N_FEATURES)
+        self._file.read_into(into, place.position + first * SEGMENT_BYTES)
+        return into
 
 
 class ArrowStream:
     """An Arrow IPC stream in a file, as Hugging Face's `save_to_disk` writes it; its segments are held in memory."""
 
-    def __init__(self, file: SteadyFile) -> None:
+    divisible = False
+
+    def __init__(self, file: FileBytes) -> None:
         """Read its schema."""
-        self.path, self.check = file.path, file.check
+        self.name, self.check = file.name, file.check
         self._file = file
         # Without its end, a stream that is cut between two batches would be read as one with fewer songs.
         if file.read(max(file.size - 8, 0), min(file.size, 8)) != STREAM_END:
@@ -207,48 +160,75 @@ class ArrowStream:
         self.schema = pa.ipc.open_stream(file.stream()).schema
         check_schema(self.schema)
 
+    @cached_property
+    def rows(self) -> int:
+        """How many songs it has; to count them, it is read once."""
+        return sum(map(len, pa.ipc.open_stream(self._file.stream())))
+
     def texts(self) -> Iterator[dict[str, pa.StringArray]]:
         """Yield what is known of the songs."""
         return (part.texts for part in self.parts())
 
-    def parts(self) -> Iterator[Part]:
-        """Yield the songs of each record batch."""
-        return map(_in_memory, pa.ipc.open_stream(self._file.stream()))
+    def parts(self, start: int = 0, end: int | None = None, keep: Sequence[str] = ()) -> Iterator[Part]:
+        """Yield the songs of each record batch; see `TableFile`."""
+        batches = pa.ipc.open_stream(self._file.stream())
+        return (_in_memory(batch, keep) for batch in _clipped(batches, 0, start, end))
 
 
 class ParquetFile:
     """A Parquet file; its segments are held in memory."""
 
-    def __init__(self, file: SteadyFile) -> None:
+    divisible = True
+
+    def __init__(self, file: FileBytes) -> None:
         """Read its schema."""
-        self.path, self.check = file.path, file.check
+        self.name, self.check = file.name, file.check
         self._file = pq.ParquetFile(file.stream(), pre_buffer=False, buffer_size=READ_BYTES)
         self.schema = self._file.schema_arrow
         check_schema(self.schema)
+        groups = self._file.metadata
+        self._firsts = _firsts((groups.row_group(i).num_rows for i in range(groups.num_row_groups)), file)
+
+    @property
+    def rows(self) -> int:
+        """How many songs it has."""
+        return int(self._firsts[-1])
 
     def texts(self) -> Iterator[dict[str, pa.StringArray]]:
         """Yield what is known of the songs; of the file, only that is read."""
-        for batch in self._batches(TEXTS):
+        for batch in self._batches(TEXTS, range(len(self._firsts) - 1)):
             check_buffers(batch)
             yield texts_of(batch)
 
-    def parts(self) -> Iterator[Part]:
-        """Yield the songs, so many at a time that little is decoded at once."""
-        return map(_in_memory, self._batches(("segments", *TEXTS)))
+    def parts(self, start: int = 0, end: int | None = None, keep: Sequence[str] = ()) -> Iterator[Part]:
+        """Yield the songs, so many at a time that little is decoded at once; see `TableFile`."""
+        end = self.rows if end is None else end
+        first, last = np.searchsorted(self._firsts, start, "right") - 1, np.searchsorted(self._firsts, end, "left")
+        batches = self._batches(("segments", *TEXTS, *keep), range(int(first), int(last)))
+        for batch in _clipped(batches, int(self._firsts[first]), start, end):
+            yield _in_memory(batch, keep)
+            start += len(batch)
+        if start < end:
+            raise SongError("the file cannot be read, it may be cut short: songs are missing")
 
-    def _batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        columns = [name for name in names if name in self.schema.names]
-        batches: Iterator[pa.RecordBatch] = self._file.iter_batches(BATCH_SONGS, columns=columns)
+    def _batches(self, names: Sequence[str], groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        columns = [name for name in self.schema.names if name in names]
+        batches: Iterator[pa.RecordBatch] = self._file.iter_batches(
+            BATCH_SONGS, row_groups=list(groups), columns=columns, use_threads=False
+        )
         return batches
 
 
 class MemoryTable:
     """A table that is in memory already."""
 
-    def __init__(self, path: Path, content: pa.Table) -> None:
-        """Hold `content`; `path` is its name in messages."""
+    divisible = True
+
+    def __init__(self, name: str, content: pa.Table) -> None:
+        """Hold `content`; `name` is its name in messages."""
         check_schema(content.schema)
-        self.path, self.schema, self._content = path, content.schema, content
+        self.name, self.schema, self._content = name, content.schema, content
+        self.rows: int = content.num_rows
 
     def check(self) -> None:
         """Nobody writes to it."""
@@ -257,12 +237,31 @@ class MemoryTable:
         """Yield what is known of the songs."""
         return (part.texts for part in self.parts())
 
-    def parts(self) -> Iterator[Part]:
-        """Yield the songs of each chunk."""
-        return map(_in_memory, self._content.to_batches())
+    def parts(self, start: int = 0, end: int | None = None, keep: Sequence[str] = ()) -> Iterator[Part]:
+        """Yield the songs of each chunk; see `TableFile`."""
+        return (_in_memory(batch, keep) for batch in _clipped(self._content.to_batches(), 0, start, end))
 
 
-def _in_memory(batch: pa.RecordBatch) -> Part:
+def _firsts(sizes: Iterable[int], file: FileBytes) -> Ints:
+    """Return where each batch begins among all songs of a file, (n_batches + 1,)."""
+    firsts = np.concatenate([np.zeros(1, np.int64), np.cumsum(list(sizes), dtype=np.int64)])
+    if (np.diff(firsts) < 0).any() or firsts[-1] > SONGS_A_BYTE * file.size:
+        raise SongError(f"the file cannot be read: it says it has {firsts[-1]} songs in {file.size} bytes")
+    return firsts
+
+
+def _clipped(batches: Iterable[pa.RecordBatch], first: int, start: int, end: int | None) -> Iterator[pa.RecordBatch]:
+    """Yield what batches of which the first begins at row `first` hold of the rows from `start` up to `end`."""
+    for batch in batches:
+        if end is not None and first >= end:
+            return
+        low, high = max(start - first, 0), len(batch) if end is None else min(end - first, len(batch))
+        if high > low:
+            yield batch[low:high]
+        first += len(batch)
+
+
+def _in_memory(batch: pa.RecordBatch, keep: Sequence[str] = ()) -> Part:
     columns = song_columns(batch)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(columns.lengths)])
 
@@ -272,7 +271,7 @@ def _in_memory(batch: pa.RecordBatch) -> Part:
         into[:] = columns.segments[first:end]
         return into
 
-    return Part(columns.texts, offsets, read, columns.faults)
+    return Part(columns.texts, offsets, read, columns.faults, batch.select(keep) if keep else None)
 
 
 class TableFiles:
@@ -294,13 +293,13 @@ class TableFiles:
         """
         self.path = path
         self.files = table_files(path) if content is None else []
-        self._open: list[TableFile] = [_opened(file) for file in self.files]
+        self._open: list[TableFile] = [open_table(file) for file in self.files]
         if content is not None:
-            with _naming(path):
-                self._open = [MemoryTable(path, content)]
+            with naming(str(path)):
+                self._open = [MemoryTable(str(path), content)]
         noted = []
         for table in self._open:
-            with _naming(table.path):
+            with naming(table.name):
                 noted.append(read_noted(table.schema, units))
         for name in ("units", "features"):
             found = sorted({getattr(one, name) for one in noted})
@@ -319,7 +318,7 @@ class TableFiles:
 
     def _each(self, read: Callable[[TableFile], Iterator[Any]]) -> Iterator[Any]:
         for table in self._open:
-            with _naming(table.path):
+            with naming(table.name):
                 for item in read(table):
                     table.check()
                     yield item
@@ -362,22 +361,27 @@ def _listed(state: Path) -> list[str]:
     return [name for name in names if Path(name).name == name]
 
 
-def _opened(path: Path) -> TableFile:
+def open_table(path: Path) -> TableFile:
+    """Return the table in a file of this machine; a `SongError` names one that is none or cannot be read."""
     if not path.is_file():
         raise SongError(f"{path}: expected a regular file, found something else")
-    with _naming(path):
-        file = SteadyFile(path)
-        head = file.read(0, min(file.size, 8))
-        if head.startswith(MAGIC):
-            return ArrowFile(file)
-        if head.startswith(b"PAR1"):
-            return ParquetFile(file)
-        if head.startswith(STREAM_MAGIC):
-            return ArrowStream(file)
-        raise SongError(
-            f"expected an Arrow IPC or Parquet file, found "
-            f"{f'one that starts with {head!r}' if head else 'an empty file'}. `segue songs` converts other sources."
-        )
+    with naming(str(path)):
+        return table_in(SteadyFile(path))
+
+
+def table_in(file: FileBytes) -> TableFile:
+    """Return the table in a file, by its first bytes; a `SongError` if there is none."""
+    head = file.read(0, min(file.size, 8))
+    if head.startswith(MAGIC):
+        return ArrowFile(file)
+    if head.startswith(b"PAR1"):
+        return ParquetFile(file)
+    if head.startswith(STREAM_MAGIC):
+        return ArrowStream(file)
+    raise SongError(
+        f"expected an Arrow IPC or Parquet file, found "
+        f"{f'one that starts with {head!r}' if head else 'an empty file'}. `segue songs` converts other sources."
+    )
 
 
 @dataclass(frozen=True)
@@ -421,15 +425,15 @@ def _text(value: bytes) -> str:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(name: str) -> Iterator[None]:
     """Let errors begin with the file's name; whatever a library raises over a damaged file becomes a `SongError`."""
     try:
         yield
     except SongError as error:
         text = str(error)
-        raise SongError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+        raise SongError(text if text.startswith(name) else f"{name}: {text}") from None
     except SegueError:
         raise
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise SongError(f"{path}: the file cannot be read, it may be cut short: {reason}") from None
+        raise SongError(f"{name}: the file cannot be read, it may be cut short: {reason}") from None

@@ -17,6 +17,7 @@ from segue.errors import ConfigError
 
 MADE_BY = b"segue.made_by"
 SCORE_COLUMNS = ("song_id", "genre", "cross_entropy_nats", "answered_by")
+ERROR_TABLE_HEAD = "song\treason\n"  # Of what `segue songs` writes beside a table.
 _SCORE_CSV = re.compile(",".join(f'"?{name}"?' for name in SCORE_COLUMNS).encode() + b'|"?Id"?,"?Class"?\n')
 _GENERATOR = re.compile(rb'<meta name="generator" content="segue ([a-z-]+)">')
 HEAD_BYTES = 4096
@@ -105,7 +106,7 @@ def check_folder(out: Path, mark: str, reads: Sequence[Path]) -> None:
 
 
 def made_by(file: Path) -> str | None:
-    """Return the verb that made a table, a CSV or a page; None for anything else, and where there is nothing."""
+    """Return the verb that made a table, a CSV, a list of errors or a page; None for anything else, or nothing."""
     try:
         with file.open("rb") as opened:
             head = opened.read(HEAD_BYTES)
@@ -116,6 +117,8 @@ def made_by(file: Path) -> str | None:
                 return _noted(pq.read_schema(opened))
     except (OSError, ValueError, pa.ArrowException):
         return None
+    if head.startswith(ERROR_TABLE_HEAD.encode()):
+        return "songs"
     page = _GENERATOR.search(head)
     if page:
         return page[1].decode()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from segue.data.sources.source import Skipped
+from segue.places import ERROR_TABLE_HEAD
 
 
 class ErrorTable:
@@ -10,7 +11,7 @@ class ErrorTable:
 
     def __init__(self, out: Path, goes_on: bool) -> None:
         """Begin the list of the table `out`; a conversion that goes on keeps what an earlier run listed."""
-        self._path = out.with_name(f"{out.name}.errors.tsv")
+        self._path = error_table_of(out)
         self._listed: set[str] = set()
         if not goes_on:
             self._path.unlink(missing_ok=True)
@@ -22,4 +23,9 @@ class ErrorTable:
         line = "\t".join(" ".join(text.split()) for text in (song.name, song.reason))
         if line not in self._listed:
             with self._path.open("a", encoding="utf-8", errors="replace") as file:
-                file.write(line + "\n")
+                file.write((line if file.tell() else f"{ERROR_TABLE_HEAD}{line}") + "\n")
+
+
+def error_table_of(out: Path) -> Path:
+    """Return where the list of the table `out` lies."""
+    return out.with_name(f"{out.name}.errors.tsv")

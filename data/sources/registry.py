@@ -89,10 +89,12 @@ def recognise(path: Path) -> Kind:
     else:
         with path.open("rb") as file:
             head = file.read(8)
-        content = f"a file that starts with {head!r}" if head else "an empty file"
+        if not head:
+            raise SongError(f"{path}: expected songs, found an empty file")
+        content = f"a file that starts with {head!r}"
     raise SongError(
         f"{path}: expected an .npz file, HDF5 tracks, audio analyses in JSON or a song table, found {content}. "
-        f"--from says what it is: {', '.join(kind.name for kind in SOURCES)}"
+        f"`segue songs --from KIND` converts it, where KIND is {', '.join(kind.name for kind in SOURCES)}"
     )
 
 

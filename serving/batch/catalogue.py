@@ -5,50 +5,60 @@ the batch that is read, and no id is ever in a Python list.
 """
 
 import glob
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs
-import pyarrow.parquet as pq
 
-from segue.data.columns import check_schema, song_columns
+from segue.data.arrow_file import MAGIC
 from segue.data.song import N_FEATURES, Ints, Songs, Units
 from segue.data.sources.registry import open_source
+from segue.data.sources.song_table import is_folder_of_tables
 from segue.data.sources.source import Skipped, Source
-from segue.data.table_file import SteadyFile, read_noted
+from segue.data.steady_file import FileBytes, RemoteFile, SteadyFile
+from segue.data.table_file import STREAM_MAGIC, SUFFIXES, Part, naming, read_noted, table_files, table_in
 from segue.errors import ConfigError, SegueError, SongError
 
 READ_SONGS = 1024  # In a batch; larger ones leave the cache.
 READ_SEGMENTS = 250_000  # 25 MB: a batch of very long songs ends early.
-MAPPED_BATCH_BYTES = 2**26  # Larger record batches, on average of a file, are mapped into memory.
-TABLE_SUFFIXES = (".arrow", ".arrows", ".feather", ".ipc", ".parquet", ".pq")
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # What stands in the name of a folder for null.
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some songs that follow each other in a file."""
+    """Some songs that follow each other in a file, where their segments may still be."""
 
     first: int  # Row of the first.
     song_ids: pa.StringArray
-    songs: Songs  # As many; a song with a fault may have none of its segments.
+    read: Callable[[int, int], Songs]  # Returns those from one up to another; one with a fault may have no segments.
     faults: dict[int, str]  # Why a song cannot be scored, by its place.
     kept: pa.RecordBatch | None  # The caller's own columns.
 
     def __len__(self) -> int:
-        return len(self.songs)
+        return len(self.song_ids)
+
+    def songs(self) -> Songs:
+        """Return all of them."""
+        return self.read(0, len(self))
 
     def take(self, places: Ints) -> "Rows":
-        """Return the songs at the given places, with what is known of them."""
+        """Return the songs at the given places, in memory, with what is known of them."""
         new = {old: place for place, old in enumerate(places.tolist())}
         faults = {new[old]: reason for old, reason in self.faults.items() if old in new}
         kept = None if self.kept is None else self.kept.take(pa.array(places))
-        return Rows(self.first, self.song_ids.take(pa.array(places)), self.songs.take(places), faults, kept)
+        songs = Songs.concat([self.read(place, place + 1) for place in new])
+        return Rows(self.first, self.song_ids.take(pa.array(places)), _reader(songs), faults, kept)
+
+
+def _reader(songs: Songs) -> Callable[[int, int], Songs]:
+    """Return what reads songs that are in memory."""
+    return lambda start, end: songs[start:end]
 
 
 @dataclass(frozen=True)
@@ -136,39 +146,31 @@ class Catalogue:
 
     def take(self, rows: Ints) -> Iterator[Rows]:
         """Yield the songs of the given rows, in rising order over all files, a few at a time."""
-        for part in self.ranges(READ_SONGS):
-            first = self.first_rows[part.file] + part.start
-            inside = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + len(part))] - first
+        for index, first in enumerate(self.first_rows[:-1]):
+            inside = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + self.files[index].rows)] - first
             if not len(inside):
                 continue
-            for batch in self.read(part):
-                at = batch.first - part.start
-                here = inside[(inside >= at) & (inside < at + len(batch))] - at
+            for batch in self.read(Range(index, int(inside[0]), int(inside[-1]) + 1)):
+                here = inside[(inside >= batch.first) & (inside < batch.first + len(batch))] - batch.first
                 if len(here):
                     yield batch.take(here)
 
 
-class ArrowFile:
-    """An Arrow IPC file, read a record batch at a time."""
+class TableSongs:
+    """A file that is a song table, opened when it is read: a catalogue may have more files than a process may open."""
 
-    divisible = True
+    def __init__(self, name: str, place: "Place | LocalPlace", units: Units | None) -> None:
+        """Open it, and note what is in it.
 
-    def __init__(self, name: str, file: pyarrow.NativeFile, place: "Place | LocalPlace", units: Units | None) -> None:
-        """Open it."""
+        Raises:
+            SongError: it is no song table, is damaged, or neither it nor `units` says the units.
+        """
         self.name = name
         self._place = place
-        self._reader = pa.ipc.open_file(file)
-        self.units = units_of(name, self._reader.schema, units)
-        # Of a batch only the ids are read: how many there are is known before all that could be scored is read.
-        ids = pa.ipc.IpcReadOptions(included_fields=[self._reader.schema.get_field_index("song_id")])
-        heads = pa.ipc.open_file(file, options=ids)
-        sizes = [heads.get_batch(index).num_rows for index in range(heads.num_record_batches)]
-        self._firsts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-
-    @property
-    def rows(self) -> int:
-        """How many songs there are."""
-        return int(self._firsts[-1])
+        with naming(name):
+            table = table_in(place.open(name))
+            self.units = read_noted(table.schema, units).units
+            self.rows, self.divisible = table.rows, table.divisible
 
     def fingerprint(self) -> str:
         """Return size and time of the last change."""
@@ -176,60 +178,19 @@ class ArrowFile:
 
     def read(self, start: int, end: int, keep: Sequence[str]) -> Iterator[Rows]:
         """Yield rows; see `SongFile`."""
-        index = int(np.searchsorted(self._firsts, start, side="right")) - 1
-        while start < end:
-            first, last = int(self._firsts[index]), int(self._firsts[index + 1])
-            stop = min(end, last)
-            if stop > start:
-                try:
-                    batch = self._reader.get_batch(index).slice(start - first, stop - start)
-                except (pa.ArrowException, OSError) as error:
-                    raise SongError(f"{self.name}: cannot be read, it may have been cut short: {error}") from None
-                yield from rows_of(self.name, batch, start, keep)
-            start, index = stop, index + 1
-
-
-class ParquetFile:
-    """A Parquet file, read a row group at a time, in small batches."""
-
-    divisible = True
-
-    def __init__(self, name: str, file: Any, place: "Place | LocalPlace", units: Units | None) -> None:
-        """Open it."""
-        self.name = name
-        self._place = place
-        self._file = pq.ParquetFile(file, pre_buffer=False)
-        self.units = units_of(name, self._file.schema_arrow, units)
-        groups = self._file.metadata
-        sizes = [groups.row_group(index).num_rows for index in range(groups.num_row_groups)]
-        self._firsts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-
-    @property
-    def rows(self) -> int:
-        """How many songs there are."""
-        return int(self._firsts[-1])
-
-    def fingerprint(self) -> str:
-        """Return size and time of the last change."""
-        return self._place.fingerprint()
-
-    def read(self, start: int, end: int, keep: Sequence[str]) -> Iterator[Rows]:
-        """Yield rows; see `SongFile`."""
-        group = int(np.searchsorted(self._firsts, start, side="right")) - 1
-        last = int(np.searchsorted(self._firsts, end, side="left"))
-        at = int(self._firsts[group])
-        columns = [name for name in self._file.schema_arrow.names if name in {"song_id", "segments", *keep}]
-        groups = list(range(group, last))
-        batches = self._file.iter_batches(READ_SONGS, row_groups=groups, columns=columns, use_threads=False)
-        while at < end:
-            try:
-                batch = next(batches)
-            except (pa.ArrowException, OSError, StopIteration) as error:
-                raise SongError(f"{self.name}: cannot be read, it may have been cut short: {error}") from None
-            low, high = max(start - at, 0), min(end - at, len(batch))
-            if high > low:
-                yield from rows_of(self.name, batch.slice(low, high - low), at + low, keep)
-            at += len(batch)
+        with naming(self.name):
+            table = table_in(self._place.open(self.name))
+            columns = [name for name in keep if name in table.schema.names]
+            constants = {name: value for name, value in partitions(self.name).items() if name not in columns}
+            missing = [name for name in keep if name not in columns and name not in constants]
+            if missing:
+                there = ", ".join([*table.schema.names, *constants])
+                raise SongError(f"--keep {missing[0]}: expected such a column, found {there}")
+            for part in table.parts(start, end, columns):
+                for low, high in _spans(part):
+                    yield _rows(part, low, high, start, _kept(part, low, high, keep, constants))
+                start += len(part)
+                table.check()
 
 
 class OtherSource:
@@ -263,10 +224,9 @@ class OtherSource:
         for item in self._source.batches():
             if isinstance(item, Skipped):
                 nothing = Songs(np.zeros((0, N_FEATURES), np.float32), np.zeros(1, np.int64))
-                rows = Rows(at, pa.array([item.name]), nothing, {0: item.reason}, None)
+                rows = Rows(at, pa.array([item.name]), _reader(nothing), {0: item.reason}, None)
             else:
-                faults = {row: str(fault) for row, fault in item.songs.faults(self.units).items()}
-                rows = Rows(at, pa.array(item.song_ids, pa.string()), item.songs, faults, None)
+                rows = Rows(at, pa.array(item.song_ids, pa.string()), _reader(item.songs), {}, None)
             at += len(rows)
             yield rows
 
@@ -277,6 +237,10 @@ class Place:
 
     system: pyarrow.fs.FileSystem
     path: str
+
+    def open(self, name: str) -> FileBytes:
+        """Open it, to be read."""
+        return RemoteFile(self.system, self.path, name)
 
     def fingerprint(self) -> str:
         """Return size and time of the last change; a file that is gone is a `SongError`."""
@@ -292,6 +256,10 @@ class LocalPlace:
 
     path: Path
 
+    def open(self, _: str) -> FileBytes:
+        """Open it, to be read."""
+        return SteadyFile(self.path)
+
     def fingerprint(self) -> str:
         """Return size and time of the last change; a file that is gone is a `SongError`."""
         try:
@@ -301,47 +269,48 @@ class LocalPlace:
         return f"{found.st_size}, {found.st_mtime_ns}"
 
 
-def rows_of(name: str, batch: pa.RecordBatch, first: int, keep: Sequence[str]) -> Iterator[Rows]:
-    """Yield the songs of a record batch, checked but for their values, in batches small enough for the cache.
-
-    Raises:
-        SongError: the batch breaks the contract of a song table, or a column to keep is missing.
-    """
-    missing = [one for one in keep if one not in batch.schema.names]
-    if missing:
-        raise SongError(f"{name}: --keep {missing[0]}: expected such a column, found {', '.join(batch.schema.names)}")
-    try:
-        columns = song_columns(batch.select(["song_id", "segments"]))
-    except SongError as error:
-        raise SongError(f"{name}: {error}") from None
-    songs = Songs(columns.segments, columns.lengths)
-    kept = batch.select(keep) if keep else None
-    for start, end in _spans(songs):
-        faults = {row - start: reason for row, reason in columns.faults.items() if start <= row < end}
-        ids = columns.texts["song_id"][start:end]
-        yield Rows(first + start, ids, songs[start:end], faults, None if kept is None else kept[start:end])
+def partitions(name: str) -> dict[str, str | None]:
+    """Return what the folders of a file's name say of all its songs: 2026 for `year` in `songs/year=2026/0.parquet`."""
+    found = {}
+    for folder in name.split("/")[:-1]:
+        column, mark, value = folder.partition("=")
+        if mark and column:
+            found[unquote(column)] = None if value == NO_VALUE else unquote(value)
+    return found
 
 
-def _spans(songs: Songs) -> Iterator[tuple[int, int]]:
+def _rows(part: Part, low: int, high: int, first: int, kept: pa.RecordBatch | None) -> Rows:
+    """Return the songs of a part from one up to another; `first` is the part's first row."""
+    faults = {row - low: reason for row, reason in part.faults.items() if low <= row < high}
+
+    def read(start: int, end: int) -> Songs:
+        return part.songs(low + start, low + end)
+
+    return Rows(first + low, part.texts["song_id"][low:high], read, faults, kept)
+
+
+def _kept(
+    part: Part, low: int, high: int, keep: Sequence[str], constants: Mapping[str, str | None]
+) -> pa.RecordBatch | None:
+    """Return the caller's own columns for the songs of a part from one up to another."""
+    if not keep:
+        return None
+
+    def column(name: str) -> pa.Array:
+        if part.kept is not None and name in part.kept.schema.names:
+            return part.kept.column(name)[low:high]
+        return pa.repeat(pa.scalar(constants[name], pa.string()), high - low)
+
+    return pa.record_batch({name: column(name) for name in keep})
+
+
+def _spans(part: Part) -> Iterator[tuple[int, int]]:
     start = 0
-    while start < len(songs):
-        full = int(np.searchsorted(songs.offsets, songs.offsets[start] + READ_SEGMENTS, side="right")) - 1
-        end = min(start + READ_SONGS, max(full, start + 1), len(songs))
+    while start < len(part):
+        full = int(np.searchsorted(part.offsets, part.offsets[start] + READ_SEGMENTS, side="right")) - 1
+        end = min(start + READ_SONGS, max(full, start + 1), len(part))
         yield start, end
         start = end
-
-
-def units_of(name: str, schema: pa.Schema, fallback: Units | None) -> Units:
-    """Return the units that a table's metadata says, or else `fallback`, after a check of the schema.
-
-    Raises:
-        SongError: it is not that of a song table, or neither says the units.
-    """
-    try:
-        check_schema(schema)
-        return read_noted(schema, fallback).units
-    except SongError as error:
-        raise SongError(f"{name}: {error}") from None
 
 
 def _open(place: str, units: Units | None) -> Iterator[SongFile]:
@@ -349,48 +318,23 @@ def _open(place: str, units: Units | None) -> Iterator[SongFile]:
     if "://" in place:
         yield from _open_remote(place, units)
         return
-    path = Path(place)
-    if path.is_dir():
-        tables = sorted(file for file in path.rglob("[!._]*") if file.suffix in TABLE_SUFFIXES and file.is_file())
-        if tables:
-            for file in tables:
-                yield _open_local(file, units)
-            return
-    if path.exists():
-        yield _open_local(path, units)
-        return
     # Path.glob takes no absolute pattern.
-    matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207
-    if not matches:
+    paths = [place] if Path(place).exists() else sorted(glob.glob(place, recursive=True))  # noqa: PTH207
+    if not paths:
         raise SongError(f"{place}: expected songs, found no such file or folder, and no file that the pattern matches")
-    for match in matches:
-        yield _open_local(Path(match), units)
+    for path in map(Path, paths):
+        tables = table_files(path) if path.is_file() or is_folder_of_tables(path) else []
+        for file in tables or [path]:
+            yield _open_local(file, units)
 
 
 def _open_local(path: Path, units: Units | None) -> SongFile:
-    place = LocalPlace(path)
     if path.is_file():
         with path.open("rb") as file:
             head = file.read(8)
-        try:
-            if head.startswith(b"ARROW1"):
-                return ArrowFile(str(path), _opened(path), place, units)
-            if head.startswith(b"PAR1"):
-                return ParquetFile(str(path), SteadyFile(path).stream(), place, units)
-        except (pa.ArrowException, OSError) as error:
-            raise SongError(f"{path}: the file cannot be read, it may be cut short: {error}") from None
+        if head.startswith((MAGIC, STREAM_MAGIC, b"PAR1")):
+            return TableSongs(str(path), LocalPlace(path), units)
     return OtherSource(path, open_source(path, units))
-
-
-def _opened(path: Path) -> pa.NativeFile:
-    """Return an Arrow file to read from.
-
-    One that is mapped ends the process if it is cut short meanwhile, where one that is read gives an error. So only
-    record batches that are too large to be read at once are mapped.
-    """
-    batches = pa.ipc.open_file(pa.memory_map(os.fsencode(path))).num_record_batches
-    mapped = path.stat().st_size > MAPPED_BATCH_BYTES * max(batches, 1)
-    return pa.memory_map(os.fsencode(path)) if mapped else pa.OSFile(os.fsencode(path))
 
 
 def _open_remote(uri: str, units: Units | None) -> Iterator[SongFile]:
@@ -400,17 +344,13 @@ def _open_remote(uri: str, units: Units | None) -> Iterator[SongFile]:
         info = system.get_file_info(path)
         if info.type == pyarrow.fs.FileType.Directory:
             found = system.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
-            paths = sorted(one.path for one in found if one.path.endswith(TABLE_SUFFIXES))
+            paths = sorted(one.path for one in found if one.path.lower().endswith(SUFFIXES))
         else:
             paths = [path]
         if not paths:
             raise SongError(f"{uri}: expected song tables, found none")
         for one in paths:
-            place, file = Place(system, one), system.open_input_file(one)
-            name = f"{scheme}://{one}{mark}{query}"
-            head = file.read(6)
-            file.seek(0)
-            yield (ArrowFile if head == b"ARROW1" else ParquetFile)(name, file, place, units)
+            yield TableSongs(f"{scheme}://{one}{mark}{query}", Place(system, one), units)
     except SegueError:
         raise
     except (pa.ArrowException, OSError) as error:

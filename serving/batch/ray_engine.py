@@ -110,6 +110,8 @@ class RayEngine:
         self._actors = [self._start() for _ in range(actors or room)]
 
     def __enter__(self) -> "RayEngine":
+        """Wait until one of the actors is there."""
+        self._ray.wait([actor.ready.remote() for actor in self._actors], num_returns=1)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -29,6 +29,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from segue.command import run
 from segue.data.song import Units
+from segue.data.table_file import SUFFIXES
 from segue.errors import ConfigError, SongError
 from segue.places import check_folder, check_last, check_out
 from segue.serving.batch.catalogue import Catalogue
@@ -134,6 +135,7 @@ def score(
                 ends_only=agree is not None,
             )
         with makers as made:
+            began = time.perf_counter()
             resumed = run_parts(catalogue, ranges, made, dial, kept, strict=strict, max_rejects=max_rejects)
         scored = summarise(
             target,
@@ -145,6 +147,7 @@ def score(
             agreement=dial.agreement,
             resumed_songs=resumed,
             seconds=time.perf_counter() - started,
+            setup_seconds=began - started,
         )
         finish(scored, kept, len(ranges), files, competition=competition)
     return scored
@@ -166,6 +169,11 @@ def _check_place(
     local = [Path(place) for place in places if "://" not in place and Path(place).exists()]
     reads = [bundle, *local, *(Path(file.name) for file in catalogue.files if "://" not in file.name)]
     if out.suffix not in FILES:
+        if last and (out.is_file() or out.suffix in SUFFIXES):
+            raise ConfigError(
+                f"{out}: expected OUT as the last path, a folder or a name that ends in {' or '.join(FILES)}; found "
+                "songs. Or say --out OUT."
+            )
         check_folder(out, PLAN, reads)
     elif last:
         sources = local if len(local) == len(places) else [Path(file.name) for file in catalogue.files]

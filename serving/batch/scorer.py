@@ -51,7 +51,7 @@ class Part:
     fell_back: int  # Songs that the last rung was asked about.
     counts: Ints  # (n_classes,) songs of each class.
     doubts: NDArray[np.float64]  # Of the student, of some hundred songs evenly spaced among the others.
-    student_s: float  # Seconds in all threads together, checks included ...
+    student_s: float  # Seconds in all threads together, reading and checks included ...
     teacher_s: float  # ... and of the other rungs.
 
 
@@ -69,14 +69,26 @@ class _Batch:
 
 
 @dataclass(frozen=True)
+class _Read:
+    """Some songs of which the first rung has seen those that can be scored; their segments are no longer needed."""
+
+    first: int  # Row of the first.
+    song_ids: pa.StringArray
+    kept: pa.RecordBatch | None
+    faults: dict[int, str]  # Why a song cannot be scored, by its place.
+    sound: Ints  # Places of the others.
+
+
+@dataclass(frozen=True)
 class _Climbed:
     """What a thread has done."""
 
     rung: int
-    batch: _Batch | None  # None: no song of these can be scored.
+    at: Ints  # Places of the songs in the range, among those that can be scored; on the first rung, in the batch.
+    answers: Answers
+    hard: _Batch | None  # Those of them that go on to the next rung.
     seconds: float
-    rows: Rows | None = None  # On the first rung: all songs of the batch, ...
-    sound: Ints | None = None  # ... and the places of those that can be scored.
+    read: _Read | None = None  # On the first rung.
 
 
 class Scorer:
@@ -148,10 +160,10 @@ class Scorer:
             """Wait until at most `most` batches are under way."""
             while len(waiting) > most:
                 done = waiting.popleft().result()
-                batch, above = answered.add(done), done.rung + 1
-                if batch is not None and above < len(ladder):
-                    hard[above].append(batch.take(ladder.going_on(batch.answers, above)))
-                    ask(above, FULL_SONGS)
+                going_on = answered.add(done)
+                if going_on is not None:
+                    hard[done.rung + 1].append(going_on)
+                    ask(done.rung + 1, FULL_SONGS)
 
         for rows in batches:
             finish(self._most_waiting)
@@ -164,34 +176,44 @@ class Scorer:
 
     def compare(self, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return the first rung's doubts of the songs that can be scored, and whether the last says another genre."""
-        batch = self._first(self._cascade.ladder, rows, np.zeros(0, np.int64)).batch
-        if batch is None:
+        sound, songs, _ = self._checked(rows)
+        if not len(sound):
             return np.zeros(0), np.zeros(0, bool)
-        last = self._cascade.teacher.predict(batch.songs)
-        return batch.answers.doubt_nats, batch.answers.choice != last.probs.argmax(axis=1)
+        first, last = self._cascade.student.predict(songs), self._cascade.teacher.predict(songs)
+        return first.doubt_nats, first.probs.argmax(axis=1) != last.probs.argmax(axis=1)
+
+    def _checked(self, rows: Rows) -> tuple[Ints, Songs, dict[int, str]]:
+        """Read a batch; return the places of its sound songs, those songs, and what is wrong with the others."""
+        songs = rows.songs()
+        found = {place: str(fault) for place, fault in songs.faults(self._units).items()} | rows.faults
+        if not found:
+            return np.arange(len(rows)), songs, found
+        sound = np.setdiff1d(np.arange(len(rows)), np.fromiter(found, np.int64), assume_unique=True)
+        return sound, songs.take(sound), found
 
     def _first(self, ladder: Ladder, rows: Rows, forced: Ints) -> _Climbed:
-        """Check a batch, and ask the first rung about its sound songs."""
+        """Read and check a batch, and ask the first rung about its sound songs."""
         started = perf_counter()
-        faults = rows.songs.faults(self._units)
-        rows.faults.update((place, str(fault)) for place, fault in faults.items() if place not in rows.faults)
-        sound = np.setdiff1d(np.arange(len(rows)), np.fromiter(rows.faults, np.int64), assume_unique=True)
-        batch = None
-        if len(sound):
-            songs = rows.songs.take(sound)
-            answers = ladder.first(self._cascade.models[0].predict(songs))
-            if len(forced):  # What is not a number goes on.
-                doubts = np.where(np.isin(rows.first + sound, forced), np.nan, answers.doubt_nats)
-                answers = replace(answers, doubt_nats=doubts)
-            batch = _Batch(np.arange(len(sound)), songs, answers)
-        return _Climbed(0, batch, perf_counter() - started, rows, sound)
+        sound, songs, faults = self._checked(rows)
+        said = self._cascade.student.predict(songs) if len(sound) else Predictions.none(0, len(self._classes))
+        answers = ladder.first(said)
+        if len(forced):  # What is not a number goes on.
+            doubts = np.where(np.isin(rows.first + sound, forced), np.nan, answers.doubt_nats)
+            answers = replace(answers, doubt_nats=doubts)
+        read = _Read(rows.first, rows.song_ids, rows.kept, faults, sound)
+        return self._climbed(ladder, 0, _Batch(np.arange(len(sound)), songs, answers), started, read)
 
     def _climb(self, ladder: Ladder, rung: int, batch: _Batch) -> _Climbed:
         """Ask a rung about songs that have gone on to it."""
         started = perf_counter()
         said = self._cascade.models[rung].predict(batch.songs)
         answers = ladder.joined(batch.answers, np.arange(len(batch.at)), said, rung)
-        return _Climbed(rung, replace(batch, answers=answers), perf_counter() - started)
+        return self._climbed(ladder, rung, replace(batch, answers=answers), started)
+
+    def _climbed(self, ladder: Ladder, rung: int, batch: _Batch, started: float, read: _Read | None = None) -> _Climbed:
+        """Return what a rung has done; of the segments, those of the songs that go on are kept."""
+        hard = batch.take(ladder.going_on(batch.answers, rung + 1)) if rung + 1 < len(ladder) else None
+        return _Climbed(rung, batch.at, batch.answers, hard, perf_counter() - started, read)
 
 
 def _deal(batches: list[_Batch], least: int) -> tuple[list[_Batch], list[_Batch]]:
@@ -213,25 +235,22 @@ class _Answered:
     def __init__(self, classes: Sequence[str], ladder: Ladder) -> None:
         self._classes = classes
         self._ladder = ladder
-        self._read: list[tuple[Rows, Ints]] = []  # With the places of the songs that can be scored.
+        self._read: list[_Read] = []
         self._songs = 0
         self._at: list[list[Ints]] = [[] for _ in range(len(ladder))]
         self._answers: list[list[Answers]] = [[] for _ in range(len(ladder))]
         self._seconds = [0.0] * len(ladder)
 
     def add(self, climbed: _Climbed) -> _Batch | None:
-        """Add what a rung says of some songs, and return it, with the songs' places in the range."""
+        """Add what a rung says of some songs, and return those that go on, with their places in the range."""
         self._seconds[climbed.rung] += climbed.seconds
-        batch = climbed.batch
-        if climbed.rows is not None and climbed.sound is not None:
-            self._read.append((replace(climbed.rows, songs=climbed.rows.songs[:0]), climbed.sound))  # Not the segments.
-            if batch is not None:
-                batch = replace(batch, at=batch.at + self._songs)
-                self._songs += len(batch.at)
-        if batch is not None:
-            self._at[climbed.rung].append(batch.at)
-            self._answers[climbed.rung].append(batch.answers)
-        return batch
+        before = 0
+        if climbed.read:
+            self._read.append(climbed.read)
+            before, self._songs = self._songs, self._songs + len(climbed.at)
+        self._at[climbed.rung].append(climbed.at + before)
+        self._answers[climbed.rung].append(climbed.answers)
+        return climbed.hard and replace(climbed.hard, at=climbed.hard.at + before)
 
     def part(self, *, probs: bool) -> Part:
         """Return the answers of the whole range."""
@@ -271,13 +290,12 @@ class _Answered:
     def _kept(self, answered: NDArray[np.bool_]) -> dict[str, pa.ChunkedArray]:
         """Return ids and the caller's columns of the songs that have an answer."""
         batches = []
-        for rows, sound in self._read:
-            places = pa.array(sound)
-            ids = pa.record_batch({"song_id": rows.song_ids.take(places)})
-            kept = rows.kept
-            if kept is not None:
-                for name in kept.schema.names:
-                    ids = ids.append_column(name, kept.column(name).take(places))
+        for read in self._read:
+            places = pa.array(read.sound)
+            ids = pa.record_batch({"song_id": read.song_ids.take(places)})
+            if read.kept is not None:
+                for name in read.kept.schema.names:
+                    ids = ids.append_column(name, read.kept.column(name).take(places))
             batches.append(ids)
         if not batches:
             return {"song_id": pa.chunked_array([], pa.string())}
@@ -287,10 +305,9 @@ class _Answered:
     def _rejects(self, answered: NDArray[np.bool_]) -> tuple[Reject, ...]:
         found = []
         at = 0
-        for rows, sound in self._read:
-            faults = dict(rows.faults)
-            unknown = np.flatnonzero(~answered[at : at + len(sound)])
-            faults |= {int(sound[place]): NOT_A_NUMBER for place in unknown}
-            at += len(sound)
-            found += [Reject(rows.first + row, rows.song_ids[row].as_py(), faults[row]) for row in sorted(faults)]
+        for read in self._read:
+            unknown = np.flatnonzero(~answered[at : at + len(read.sound)])
+            faults = read.faults | {int(read.sound[place]): NOT_A_NUMBER for place in unknown}
+            at += len(read.sound)
+            found += [Reject(read.first + row, read.song_ids[row].as_py(), faults[row]) for row in sorted(faults)]
         return tuple(found)

@@ -35,6 +35,7 @@ class Scored:
     files: int
     resumed_songs: int  # That an earlier run had scored.
     seconds: float
+    setup_seconds: float  # Of them, before the first song was scored: files, models, a cluster, the promise's sample.
 
     def __str__(self) -> str:
         fresh = self.songs + sum(self.rejected.values()) - self.resumed_songs
@@ -65,6 +66,7 @@ def summarise(
     agreement: Agreement | None,
     resumed_songs: int,
     seconds: float,
+    setup_seconds: float,
 ) -> Scored:
     """Return the summary of a run from the notes of its parts."""
     reasons: Counter[str] = Counter()
@@ -90,6 +92,7 @@ def summarise(
         files=files,
         resumed_songs=resumed_songs,
         seconds=seconds,
+        setup_seconds=setup_seconds,
     )
 
 
@@ -143,7 +146,18 @@ def _join(tables: Iterator[pa.Table], draft: Path, classes: Sequence[str], *, co
     with writer(draft, table.schema) as sink:
         sink.write_table(table)
         for table in tables:
+            _check_alike(table, first)
             sink.write_table(shaped(table))
+
+
+def _check_alike(table: pa.Table, first: pa.Table) -> None:
+    """Check that the caller's own columns are of the same types in all parts."""
+    for expected, found in zip(first.schema, table.schema, strict=True):
+        if expected.type != found.type:
+            raise SongError(
+                f"column {found.name!r}: expected {expected.type} as in the first songs, found {found.type}; a folder "
+                "of parts takes both"
+            )
 
 
 def _flattened(table: pa.Table, at: int) -> Iterator[tuple[str, pa.ChunkedArray]]:

@@ -169,6 +169,22 @@ def test_a_song_is_not_a_duplicate_of_one_that_was_left_out(tmp_path: Path, caps
     assert [tally["examples"] for tally in report["left_out"].values()] == [["song-0-0"]]
 
 
+def test_a_list_of_errors_takes_nobodys_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    faulty = random_batch([4, 4])
+    faulty.songs.segments[0, 12] = 2.0
+    save(tmp_path / "faulty.arrow", faulty)
+    errors = tmp_path / "out.arrow.errors.tsv"
+    errors.write_text("somebody's work")
+    assert run(tmp_path / "faulty.arrow", tmp_path / "out.arrow") == 1
+    assert "out.arrow.errors.tsv: expected nothing there, or what `segue songs` made" in capsys.readouterr().err
+    assert (errors.read_text(), (tmp_path / "out.arrow").exists()) == ("somebody's work", False)
+    errors.unlink()
+    for _ in range(2):
+        assert run(tmp_path / "faulty.arrow", "--out", tmp_path / "out.arrow") == 0
+        assert errors.read_text().splitlines()[0] == "song\treason"
+        assert len(errors.read_text().splitlines()) == 2
+
+
 def test_a_table_has_only_some_fields_to_select_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "all.arrow", random_batch([4]))
     assert run(tmp_path / "all.arrow", tmp_path / "out.arrow", "--where", "year=1999") == 1

@@ -106,6 +106,7 @@ def test_bad_files_are_left_out_and_listed(tmp_path: Path) -> None:
     assert main([str(root), str(out)]) == 0
     assert len(SongTable(out)) == 4
     lines = [line.split("\t") for line in (tmp_path / "songs.arrow.errors.tsv").read_text().splitlines()]
+    assert lines.pop(0) == ["song", "reason"]
     reasons = {Path(name).name: reason for name, reason in lines}
     assert set(reasons) == {"text.mp3", "silent.wav", "cut.wav"}
     assert "cut short" in reasons["cut.wav"]

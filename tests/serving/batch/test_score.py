@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,35 @@ def test_columns_of_ones_own_are_carried_along(bundle: Path, mixed_songs: Path, 
     assert found["label"].to_pylist() == table["label"].to_pylist()
     with pytest.raises(SongError, match=r"--keep artist: expected such a column, found song_id, segments"):
         score(bundle, (str(tmp_path / "songs.parquet"),), tmp_path / "no.csv", keep=("artist",))
+
+
+def test_folders_of_partitions_are_columns_too(bundle: Path, mixed_songs: Path, tmp_path: Path) -> None:
+    table = pa.ipc.open_file(mixed_songs).read_all()
+    for row, name in enumerate(["year=2025/part of=a%20b", "year=2026/part of=__HIVE_DEFAULT_PARTITION__"]):
+        (tmp_path / "songs" / name).mkdir(parents=True)
+        pq.write_table(table.slice(100 * row, 100), tmp_path / "songs" / name / "0.parquet")
+    score(bundle, (str(tmp_path / "songs"),), tmp_path / "out.parquet", keep=("label", "year", "part of"))
+    found = read(tmp_path / "out.parquet")
+    assert found["label"].to_pylist() == table["label"].to_pylist()[:200]
+    assert found["year"].to_pylist() == ["2025"] * 100 + ["2026"] * 100
+    assert found["part of"].to_pylist() == ["a b"] * 100 + [None] * 100
+
+
+def test_kept_columns_of_two_types_are_named(bundle: Path, mixed_songs: Path, tmp_path: Path) -> None:
+    table = pa.ipc.open_file(mixed_songs).read_all().slice(0, 3)
+    pq.write_table(table.append_column("year", pa.array([1, 2, 3])), tmp_path / "a.parquet")
+    pq.write_table(table.append_column("year", pa.array(["1", "2", "3"])), tmp_path / "b.parquet")
+    with pytest.raises(SongError, match=r"column 'year': expected int64 as in the first songs, found string"):
+        score(bundle, (str(tmp_path / "[ab].parquet"),), tmp_path / "out.csv", keep=("year",))
+
+
+def test_streams_are_read_and_carry_columns_along(bundle: Path, mixed_songs: Path, tmp_path: Path) -> None:
+    table = pa.ipc.open_file(mixed_songs).read_all()
+    with pa.ipc.new_stream(tmp_path / "songs.arrow", table.schema) as file:
+        file.write_table(table, max_chunksize=33)
+    score(bundle, (str(tmp_path / "songs.arrow"),), tmp_path / "a.parquet", keep=("label",))
+    score(bundle, (str(mixed_songs),), tmp_path / "b.parquet", keep=("label",))
+    assert read(tmp_path / "a.parquet").equals(read(tmp_path / "b.parquet"))
 
 
 def test_a_competition_wants_numbers_of_classes(bundle: Path, mixed_songs: Path, tmp_path: Path) -> None:
@@ -276,6 +307,38 @@ def test_a_file_that_changes_meanwhile_ends_the_run_and_leaves_what_was_scored(
     assert not (tmp_path / "out" / "_summary.json").exists()
 
 
+CUT_WHILE_SCORED = """
+import os, sys
+from pathlib import Path
+from segue.serving.batch import catalogue
+from segue.serving.batch.score import score
+read = catalogue.Catalogue.read
+def cut(self, part, keep=()):
+    for rows in read(self, part, keep):
+        yield rows
+        os.truncate(sys.argv[2], 100_000)
+catalogue.Catalogue.read = cut
+score(Path(sys.argv[1]), (sys.argv[2],), Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("name", ["songs.arrow", "songs.parquet"])
+def test_a_file_cut_short_meanwhile_is_an_error_and_no_signal(
+    bundle: Path, mixed_songs: Path, tmp_path: Path, name: str
+) -> None:
+    table, songs = pa.ipc.open_file(mixed_songs).read_all().combine_chunks(), tmp_path / name
+    table = pa.concat_tables([table] * 10).combine_chunks()  # One large record batch.
+    if songs.suffix == ".parquet":
+        pq.write_table(table, songs)
+    else:
+        with pa.ipc.new_file(songs, table.schema) as file:
+            file.write_table(table)
+    words = [sys.executable, "-c", CUT_WHILE_SCORED, bundle, songs, tmp_path / "out"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert f"SongError: {songs}: the file was written to while it was read" in ended.stderr
+
+
 # --- dials ---
 
 
@@ -336,6 +399,17 @@ def test_songs_in_other_units_are_refused(bundle: Path, tmp_path: Path) -> None:
 def test_songs_that_are_not_there_are_named(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(SongError, match=r"none-\*\.arrow: expected songs, found no such file or folder"):
         score(bundle, (str(tmp_path / "none-*.arrow"),), tmp_path / "out")
+
+
+def test_a_place_to_write_that_was_forgotten_is_asked_for(bundle: Path, mixed_songs: Path) -> None:
+    with pytest.raises(ConfigError, match=r"mixed\.arrow: expected OUT as the last path, .* Or say --out OUT"):
+        score(bundle, (str(mixed_songs), str(mixed_songs)))
+
+
+def test_an_empty_file_is_called_that(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "songs.arrow").touch()
+    with pytest.raises(SongError, match=r"songs\.arrow: expected songs, found an empty file$"):
+        score(bundle, (str(tmp_path / "songs.arrow"),), tmp_path / "out.csv")
 
 
 def test_a_folder_of_other_files_is_left_alone(bundle: Path, mixed_songs: Path, tmp_path: Path) -> None:
