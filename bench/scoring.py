@@ -205,12 +205,14 @@ class _Measured:
         rates[f"student only, {sizes.many:,} songs"] = [student.songs_per_s]
         rates[f"cascade, {sizes.many:,} songs"] = [cascade.songs_per_s]
         rates[f"student only, {sizes.few:,} songs"] = [self._score(few, *fast).songs_per_s for _ in range(3)]
-        flat = [statistics.median(rates[name]) for name in rates if name.startswith("student only, ") and "songs" in name]
-        flat.append(statistics.median(rates["student only, Arrow"]))
+        one_dial = ("student only, Arrow", f"student only, {sizes.many:,} songs", f"student only, {sizes.few:,} songs")
+        flat = [statistics.median(rates[name]) for name in one_dial]
         held = self._memory(parquet, many, student, cascade)
         study = statistics.median(rates["the study's way: eager torch, 50 at a time"])
         ratios = {
-            "student only, Arrow, over the student in process": _over(rates, "student only, Arrow", "student in process"),
+            "student only, Arrow, over the student in process": _over(
+                rates, "student only, Arrow", "student in process"
+            ),
             "cascade, Arrow, over what its costs predict": _over(
                 rates, "cascade, Arrow", "cascade, as its costs predict"
             ),
@@ -309,7 +311,9 @@ class _Measured:
     def _write(self, name: str, batches: Iterator[pa.RecordBatch]) -> Path:
         place = self._folder / name
         first = next(batches)
-        opened = pq.ParquetWriter(place, first.schema) if name.endswith(".parquet") else pa.ipc.new_file(place, first.schema)
+        opened = (
+            pq.ParquetWriter(place, first.schema) if name.endswith(".parquet") else pa.ipc.new_file(place, first.schema)
+        )
         with opened as sink:
             for batch in (first, *batches):
                 sink.write_batch(batch)
