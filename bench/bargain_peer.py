@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from BARGAIN import BARGAIN_A, Oracle, Proxy
+from BARGAIN import BARGAIN_A, Oracle, Proxy  # type: ignore[import-not-found]
 
 
 class Student(Proxy):  # type: ignore[misc]
