@@ -119,16 +119,40 @@ def hostile(
 
 def attacked(server: Server, names: Sequence[str] | None, seconds: float, callers: int, slow: int, name: str) -> Harm:
     """Make some attacks, by turns, from a process of their own, beside honest callers."""
+    with attacking(server.port, seconds, names=names, callers=callers, slow=slow) as statuses:
+        harm = asyncio.run(_beside(server, Harm(name), seconds, callers))
+    harm.statuses = statuses
+    harm.sent = statuses.total()
+    return harm
+
+
+@contextlib.contextmanager
+def attacking(
+    port: int, seconds: float, *, names: Sequence[str] | None = None, callers: int, slow: int
+) -> Iterator[Counter[int]]:
+    """Attack a server from a process of its own while the block runs; it is under way by then.
+
+    The statuses of the answers are counted in what is yielded, once the block has ended; 0: no answer came.
+
+    Args:
+        port: of the server.
+        seconds: how long, at most; the block should take as long.
+        names: of the attacks; None: all.
+        callers: how many attack at a time.
+        slow: connections that send a byte a second.
+    """
     spawn = multiprocessing.get_context("spawn")
-    ready, statuses = spawn.Event(), spawn.SimpleQueue()
-    attackers = spawn.Process(target=_make_them, args=(server.port, names, seconds, callers, slow, ready, statuses))
+    ready, told = spawn.Event(), spawn.SimpleQueue()
+    attackers = spawn.Process(target=_make_them, args=(port, names, seconds, callers, slow, ready, told))
     attackers.start()
     ready.wait()
-    harm = asyncio.run(_beside(server, Harm(name), seconds, callers))
-    harm.statuses = statuses.get()
-    harm.sent = harm.statuses.total()
-    attackers.join()
-    return harm
+    statuses: Counter[int] = Counter()
+    try:
+        yield statuses
+        statuses.update(told.get())
+    finally:
+        attackers.terminate()
+        attackers.join()
 
 
 async def _beside(server: Server, harm: Harm, seconds: float, callers: int) -> Harm:
@@ -166,7 +190,7 @@ def _make_them(
 async def _ask_livez(port: int, harm: Harm, end: float) -> None:
     while time.perf_counter() < end:
         began = time.perf_counter()
-        status = await _ask(port, b"GET /livez HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")
+        status = await request(port, b"GET /livez HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")
         took = time.perf_counter() - began if status == 200 else ANSWER_TIMEOUT_S
         harm.livez_s = max(harm.livez_s, took)
         await asyncio.sleep(LIVEZ_EVERY_S)
@@ -182,7 +206,7 @@ async def _watch_memory(server: Server, harm: Harm, end: float) -> None:
 async def _attack(port: int, turns: Iterator[Attack], statuses: Counter[int], end: float) -> None:
     while time.perf_counter() < end:
         one = next(turns)
-        statuses[await _ask(port, one.head + b"\r\n", one.body, hang_up=one.hang_up)] += 1
+        statuses[await request(port, one.head + b"\r\n", one.body, hang_up=one.hang_up)] += 1
 
 
 async def _ask_honestly(port: int, harm: Harm, end: float, number: int) -> None:
@@ -194,7 +218,7 @@ async def _ask_honestly(port: int, harm: Harm, end: float, number: int) -> None:
     while time.perf_counter() < end:
         harm.honest += 1
         for wait_s in (1.0, 1.0, 1.0, 0.0):  # What `Retry-After` says.
-            status = await _ask(port, post_head(kind, len(body)) + b"\r\n", body)
+            status = await request(port, post_head(kind, len(body)) + b"\r\n", body)
             if status != 503:
                 break
             harm.honest_told_to_come_back += 1
@@ -215,7 +239,7 @@ async def _send_slowly(port: int, end: float, number: int) -> None:
             writer.close()
 
 
-async def _ask(port: int, head: bytes, body: bytes = b"", *, hang_up: bool = False) -> int:
+async def request(port: int, head: bytes, body: bytes = b"", *, hang_up: bool = False) -> int:
     """Return the status of the answer to a request; 0 where none came."""
     writer: asyncio.StreamWriter | None = None
     try:

@@ -187,7 +187,7 @@ def _compare(bundle: Path, songs: Path, folder: Path) -> dict[str, int]:
     words = ["-m", "segue", "score", str(bundle), str(songs), "--out"]
     _ended(_start([*words, str(folder / "local.parquet")]))
     _ended(_start([*words, str(folder / "on-ray.parquet"), "--engine", "ray"]))
-    with serving("service", bundle) as server:
+    with serving(bundle) as server:
         over_http = asyncio.run(_ask(server.port, songs))
     local = pq.read_table(folder / "local.parquet")
     ways = {

@@ -1,4 +1,4 @@
-"""Soak: honest load, hostile bodies, reloads of exchanged bundles and killed workers, all at a time and for long.
+"""Soak: honest load, all attacks of `segue.bench.hostile`, reloads of exchanged bundles and kills, at a time, for long.
 
 Two workers serve. The younger one is killed now and then, so that the other one lives through it all: its memory and
 its descriptors are the ones to watch. Every honest answer is compared with what its version's models say. The exit code
@@ -10,15 +10,13 @@ Example:
 
 import asyncio
 import contextlib
-import gzip
-import itertools
 import logging
 import os
 import random
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,50 +27,15 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from segue.bench.checked import Oracle, Tally, ask, copy_bundle, exchange_names, make_opposite
+from segue.bench.hostile import attacking
 from segue.bench.servers import ADMIN, Server, serving
 from segue.command import run
 from segue.errors import ServiceError
 from segue.serving.bundle.load import load_bundle
-from segue.serving.http.bodies import ARROW, JSON, NPY, RAW
 
-ATTACK_TIMEOUT_S, RELOAD_TIMEOUT_S = 30.0, 300.0
+RELOAD_TIMEOUT_S = 300.0
 LOST_WITH_A_WORKER_S = 5.0  # A broken connection is counted to a kill that was at most so long before.
 ROWS = 15  # Of the table.
-
-
-@dataclass(frozen=True)
-class Attack:
-    """A request that means no good."""
-
-    kind: str
-    body: bytes
-    packed: bool = False  # In gzip.
-    hang_up: bool = False  # Close the connection in the middle of the body.
-
-    @property
-    def request(self) -> bytes:
-        """The bytes that are sent."""
-        body = gzip.compress(self.body, 1) if self.packed else self.body
-        lines = ["POST /v1/classify HTTP/1.1", "host: bench", f"content-type: {self.kind}", "connection: close"]
-        lines += [f"content-length: {len(body)}", *(["content-encoding: gzip"] if self.packed else [])]
-        return (
-            "".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body[: len(body) // (2 if self.hang_up else 1)]
-        )
-
-
-SEGMENTS, END = b'{"songs": [{"id": "a", "segments": [', b"[]]}]}"
-ATTACKS = (
-    Attack(JSON, SEGMENTS + b"[]," * 10_000_000 + END, packed=True),
-    Attack(JSON, SEGMENTS + b"{}," * 3_000_000 + END),
-    Attack(JSON, b"[" * 10_000_000, packed=True),
-    Attack(JSON, SEGMENTS + b"[" + b"NaN," * 5_000_000 + b"0]," + END),
-    Attack(JSON, b"\xff" * 1_000_000),
-    Attack(RAW, b"\xff" * 12_000 * 1024),
-    Attack(RAW, bytes(12_001)),
-    Attack(RAW, bytes(12_000 * 500), hang_up=True),
-    Attack(NPY, b"\x93NUMPY\x01\x00" + bytes(1_000_000)),
-    Attack(ARROW, b"\xff\xff\xff\xff" + bytes(1_000_000)),
-)
 
 
 @dataclass(frozen=True)
@@ -134,6 +97,7 @@ def soak(
     minutes: float = 30.0,
     callers: int = 8,
     attackers: int = 4,
+    slow: int = 100,
     kill_every_s: float = 60.0,
     reload_every_s: float = 15.0,
     sample_every_s: float = 10.0,
@@ -145,7 +109,8 @@ def soak(
         bundle: The bundle's folder. It is copied, and exchanged with one whose models say the opposite.
         minutes: How long.
         callers: Honest callers at a time.
-        attackers: Callers who send hostile bodies.
+        attackers: Callers who make the attacks of `segue.bench.hostile`.
+        slow: Connections that send a byte a second.
         kill_every_s: Seconds between two kills of a worker, on average.
         reload_every_s: Seconds between two reloads, on average.
         sample_every_s: Seconds between two looks at memory and descriptors.
@@ -155,20 +120,20 @@ def soak(
         here, there = Path(temporary) / "bundle", Path(temporary) / "other"
         copy_bundle(bundle, here)
         oracle, tally, course = Oracle([load_bundle(here), make_opposite(load_bundle(here), there)]), Tally(), Course()
-        attacks = itertools.cycle(ATTACKS)
         with serving(here, {"SEGUE_WORKERS": "2"}) as server:
-            rng = random.Random(seed)
-            sent = asyncio.run(
-                _soak(server, oracle, tally, course, attacks, (here, there), rng, minutes * 60, callers, attackers,
-                      kill_every_s, reload_every_s, sample_every_s, seed)
-            )  # fmt: skip
+            rng, seconds = random.Random(seed), minutes * 60
+            with attacking(server.port, seconds, callers=attackers, slow=slow) as statuses:
+                asyncio.run(
+                    _soak(server, oracle, tally, course, (here, there), rng, seconds, callers, kill_every_s,
+                          reload_every_s, sample_every_s, seed)
+                )  # fmt: skip
     kills = course.killed_at
     with_a_worker = sum(any(0 <= at - kill < LOST_WITH_A_WORKER_S for kill in kills) for at in tally.broken_at)
     lost = _lost(tally) - with_a_worker
     if tally.n_wrong or lost:
         details = [f"statuses {dict(tally.refused)}", *tally.wrong]
         raise ServiceError(f"{tally.n_wrong} wrong answers, {lost} honest requests lost: " + "\n".join(details))
-    return Soaked(tuple(course.samples), sent, tally.degraded, with_a_worker, lost, tally.n_wrong)
+    return Soaked(tuple(course.samples), statuses.total(), tally.degraded, with_a_worker, lost, tally.n_wrong)
 
 
 async def _soak(
@@ -176,27 +141,23 @@ async def _soak(
     oracle: Oracle,
     tally: Tally,
     course: Course,
-    attacks: Iterator[Attack],
     bundles: tuple[Path, Path],
     rng: random.Random,
     seconds: float,
     callers: int,
-    attackers: int,
     kill_every_s: float,
     reload_every_s: float,
     sample_every_s: float,
     seed: int,
-) -> int:
-    """Do everything at a time; return how many attacks were made."""
+) -> None:
+    """Ask honestly, kill and reload, all at a time."""
     oldest = min(await _two_workers(server))
     course.started = time.perf_counter()
     end = course.started + seconds
-    sent = [0]
     others = [
         asyncio.create_task(_sample(server, oldest, tally, course, sample_every_s, seconds)),
         asyncio.create_task(_kill(server, oldest, course, rng, kill_every_s)),
         asyncio.create_task(_reload(server, bundles, course, rng, reload_every_s)),
-        *(asyncio.create_task(_attack(server.port, attacks, sent)) for _ in range(attackers)),
     ]
     await ask(server.port, oracle, tally, callers=callers, goes_on=lambda: time.perf_counter() < end, seed=seed)
     for one in others:
@@ -204,7 +165,6 @@ async def _soak(
     for result in await asyncio.gather(*others, return_exceptions=True):
         if isinstance(result, Exception):
             raise result
-    return sent[0]
 
 
 async def _two_workers(server: Server) -> list[int]:
@@ -255,21 +215,6 @@ async def _reload(
                 reload.add_done_callback(lambda one: one.cancelled() or one.exception())  # Its worker may be killed.
             await asyncio.sleep(rng.random() * 3)
             exchange_names(*bundles)
-
-
-async def _attack(port: int, attacks: Iterator[Attack], sent: list[int]) -> None:
-    while True:
-        attack = next(attacks)
-        sent[0] += 1
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(ATTACK_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                try:
-                    writer.write(attack.request)
-                    if not attack.hang_up:
-                        await reader.read()
-                finally:
-                    writer.transport.abort()
 
 
 def _lost(tally: Tally) -> int:
