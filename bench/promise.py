@@ -25,6 +25,7 @@ from tyro.conf import Positional
 
 from segue.bench.results import Figure, Results, Watch, command_of, results
 from segue.command import run
+from segue.data.song import Bools
 from segue.data.table import SongTable
 from segue.errors import ConfigError, RunError
 from segue.publish import write_block
@@ -38,7 +39,7 @@ BEST, OURS, THEIRS = WAYS = ("best possible", "segue score --agree", "BARGAIN")
 SEEN, BROKEN = "share of songs the teacher sees", "share of promises that were broken"
 TARGET = 1.10  # Times the best possible, at 50,000 songs.
 PEER = Path(__file__).with_name("bargain_peer.py")
-Doubles, Bools = NDArray[np.float64], NDArray[np.bool_]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
