@@ -333,7 +333,7 @@ def test_a_file_cut_short_meanwhile_is_an_error_and_no_signal(
     else:
         with pa.ipc.new_file(songs, table.schema) as file:
             file.write_table(table)
-    words = [sys.executable, "-c", CUT_WHILE_SCORED, bundle, songs, tmp_path / "out"]
+    words = [sys.executable, "-c", CUT_WHILE_SCORED, str(bundle), str(songs), str(tmp_path / "out")]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert f"SongError: {songs}: the file was written to while it was read" in ended.stderr
