@@ -280,11 +280,12 @@ def first_fault(values: Floats, units: Units) -> Fault | None:
     if sound.all():
         return None
     infinite = ~np.isfinite(values)
-    row, column = np.argwhere(infinite if infinite.any() else ~sound)[0]
+    wrong = infinite if infinite.any() else ~sound
+    row, column = divmod(int(wrong.argmax()), N_FEATURES)  # Where all others are, `argwhere` takes 16 bytes a number.
     found, name = values[row, column], FEATURE_NAMES[column]
     if infinite.any():
-        return Fault(int(row), f"expected finite numbers, found {found} in {name}")
-    return Fault(int(row), f"expected {name} between {low[column]:g} and {high[column]:g}, found {shown(found)}")
+        return Fault(row, f"expected finite numbers, found {found} in {name}")
+    return Fault(row, f"expected {name} between {low[column]:g} and {high[column]:g}, found {shown(found)}")
 
 
 def clip_rounding(segments: Floats, units: Units) -> tuple[Floats, Ints]:

@@ -224,8 +224,11 @@ def _long(rows: bytes, where: str) -> Any:
     """Return the segments of a long song, (T, 25), from the text of its rows; a part of them that are none."""
     parts, at = [], 0
     while at < len(rows):
-        end = rows.find(b"]", at + PIECE_BYTES)
-        end = len(rows) if end < 0 else end + 1
+        end = rows.find(b"]", at + PIECE_BYTES, at + 2 * PIECE_BYTES) + 1
+        if not end:
+            if len(rows) - at > 2 * PIECE_BYTES:  # No row of 25 numbers is that long.
+                raise _no_rows(where)
+            end = len(rows)
         piece = b"[" + rows[at:end] + b"]"
         part = _plain_rows(piece)
         if part is None:

@@ -1,6 +1,7 @@
 """Songs: the one validation, and the windows that models see."""
 
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from segue.data.song import (
     FEATURE_NAMES,
+    N_FEATURES,
     WINDOW,
     Songs,
     check_segments,
@@ -233,3 +235,15 @@ def test_noise_is_what_lies_within_the_tolerance_of_a_range(changes: list[tuple[
         clipped, rows = clip_rounding(values, "raw")
         np.testing.assert_array_equal(clipped, exact.clip(low, high).astype(np.float32))
         assert rows.tolist() == np.flatnonzero((beyond > 0).any(axis=1)).tolist()
+
+
+def test_where_nothing_is_sound_it_costs_little_to_say_so() -> None:
+    values = np.full((100_000, N_FEATURES), np.nan, np.float32)
+    tracemalloc.start()
+    try:
+        fault = first_fault(values, "raw")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert str(fault) == f"segment 0: expected finite numbers, found nan in {FEATURE_NAMES[0]}"
+    assert peak_bytes < 2 * values.nbytes

@@ -372,6 +372,7 @@ BOMBS = {
     "nested objects": b'{"songs": [' + b'{"a":' * MANY + b"1" + b"}" * MANY + b"]}",
     "empty texts": b'{"songs": [{"id": "a", "segments": [' + b'"",' * MANY + b'""]}]}',
     "numbers": b'{"songs": [{"id": "a", "segments": [[' + b"9," * (4 * MANY) + b"9]]}]}",
+    "as many numbers as may be, in a row": b'{"songs": [{"id": "a", "segments": [[' + b"999," * 8_000_000 + b"9]]}]}",
     "escapes": b'{"songs": [{"id": "' + b"\\n" * MANY + b'", "segments": []}]}',
     "songs": b'{"songs": [' + b'{"id":"","segments":[]},' * MANY + b"{}]}",
     "keys": b"{" + b'"mode":"fast",' * MANY + b'"mode":"fast"}',
