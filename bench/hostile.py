@@ -341,7 +341,7 @@ def arrow_bodies() -> dict[str, tuple[str, bytes]]:
         np.arange(0, 96_001, 96, dtype=np.int32), pa.FixedSizeListArray.from_arrays(flat, 25)
     )
     ids = pa.array([str(n) for n in range(1000)])
-    empty = pa.array([[]] * 2_000_000, pa.list_(pa.float32()))
+    empty = pa.ListArray.from_arrays(np.zeros(LARGEST // 4 - 1000, np.int32), pa.array([], pa.float32()))
     views = pa.ListViewArray.from_arrays(
         pa.array([0] * 1000, pa.int32()),
         pa.array([96_000] * 1000, pa.int32()),

@@ -44,6 +44,9 @@ COMMAND = "python -m segue.bench.scoring"
 FALLBACK_RATE = 0.2  # Of the cascade that is measured.
 STUDY_BATCH, STUDY_SONGS = 50, 5000
 MEGABYTE = 1e6
+CATALOGUE = 10**9  # Songs that a cluster is sized for, ...
+CORE_HOUR_USD = 0.05  # ... at about what clouds ask for a core an hour, with its memory, ...
+DAY_H = 24  # ... and in this time.
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,33 @@ class ScoringBenchmark:
             for one in figures if one.group == "scoring targets"
         ]  # fmt: skip
         tables = (
-            _table(ratios, ("", "found", "wanted", "")), _table(rates, ("", "", "")),
+            _table(ratios, ("", "found", "wanted", "")), _table(rates, ("", "", "")), _cluster(self.results),
             self.results.warning or "", f"{self.results.origin}.",
         )  # fmt: skip
         return "\n\n".join(filter(None, tables))
+
+
+def _cluster(found: Results) -> str:
+    """Return what a catalogue of 10^9 songs takes, as Markdown."""
+    figures = {one.name: one.value for one in found.figures}
+    many = next(name for name in figures if name.startswith("cascade, ") and name.endswith(" songs"))
+    rates = {
+        "student only": figures[many.replace("cascade", "student only")],
+        f"cascade, {figures['fallback rate of the cascade']:.0f} % fallback": figures[many],
+        "teacher only": figures["teacher in process"],
+    }
+    rows = []
+    for dial, songs_per_s in rates.items():
+        hours = CATALOGUE / songs_per_s / 3600
+        dollars = CORE_HOUR_USD * usable_cores() * hours / CATALOGUE * 1e6
+        rows.append((dial, f"{hours:,.0f}", f"{hours / DAY_H:,.1f}", f"{dollars:,.3f}"))
+    headers = ("10^9 songs", "machine hours", f"machines for {DAY_H} h", "$ per 10^6 songs")
+    sizes = {name: figures[f"size of a song, {name}"] for name in ("Arrow", "Parquet")}
+    moved = ", ".join(f"{size * CATALOGUE / 1e12:.1f} TB in {name}" for name, size in sizes.items())
+    return (
+        f"{_table(rows, headers)}\n\nA machine has {usable_cores()} cores, at {CORE_HOUR_USD:g} $ a core and hour. Songs "
+        f"of 120 segments to read: {moved}; answers to write: {figures['size of an answer'] * CATALOGUE / 1e9:.0f} GB."
+    )
 
 
 def _table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
@@ -234,6 +260,7 @@ class _Measured:
             *(_figure("scoring", f"memory, {name}", "MB", [found], "lower") for name, found in held.items()),
             _figure("scoring", "fallback rate of the cascade", "%", [100 * fell_back], "lower"),
             _figure("scoring", "start of a run", "ms", [1e3 * student.setup_s], "lower"),
+            *(_figure("scoring", f"size of {of}", "bytes", [found], "lower") for of, found in self._sizes_of(parquet)),
         ]  # fmt: skip
 
     def _memory(self, parquet: Path, many: Path, student: Run, cascade: Run) -> dict[str, float]:
@@ -261,6 +288,14 @@ class _Measured:
             said = json.loads(Path(output.name).read_text())
         seconds = said["seconds"] - said["setup_seconds"]
         return Run(said["songs"] / seconds, said["fallback_rate"], said["setup_seconds"], peak)
+
+    def _sizes_of(self, parquet: Path) -> Iterator[tuple[str, float]]:
+        """Yield how many bytes songs and answers take."""
+        songs = self._sizes.distinct
+        yield "a song, Arrow", self._songs.stat().st_size / songs
+        yield "a song, Parquet", parquet.stat().st_size / songs
+        answers = self._folder / "1-out"
+        yield "an answer", sum(file.stat().st_size for file in answers.glob("part-*.parquet")) / songs
 
     def _student(self) -> float:
         return _songs_per_s(lambda: self._cascade.student.predict(self._batch), len(self._batch))
