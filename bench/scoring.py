@@ -139,9 +139,10 @@ def _cluster(found: Results) -> str:
     headers = ("10^9 songs", "machine hours", f"machines for {DAY_H} h", "$ per 10^6 songs")
     sizes = {name: figures[f"size of a song, {name}"] for name in ("Arrow", "Parquet")}
     moved = ", ".join(f"{size * CATALOGUE / 1e12:.1f} TB in {name}" for name, size in sizes.items())
+    answers_gb = figures["size of an answer"] * CATALOGUE / 1e9
     return (
-        f"{_table(rows, headers)}\n\nA machine has {usable_cores()} cores, at {CORE_HOUR_USD:g} $ a core and hour. Songs "
-        f"of 120 segments to read: {moved}; answers to write: {figures['size of an answer'] * CATALOGUE / 1e9:.0f} GB."
+        f"{_table(rows, headers)}\n\nA machine has {usable_cores()} cores, at {CORE_HOUR_USD:g} $ a core and hour. "
+        f"Songs of 120 segments to read: {moved}; answers to write: {answers_gb:.0f} GB."
     )
 
 
