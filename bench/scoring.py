@@ -310,7 +310,7 @@ class _Measured:
         teacher = EagerTeacher(state=RecurrentConfig().state).eval()
         songs = torch.from_numpy(np.array(self._batch.windows(1)[0][:STUDY_BATCH]))
         teacher.seconds(songs)
-        calls = min(STUDY_SONGS, self._sizes.distinct) // STUDY_BATCH
+        calls = min(STUDY_SONGS, self._sizes.distinct // 8) // STUDY_BATCH
         return STUDY_BATCH * calls / sum(teacher.seconds(songs) for _ in range(calls))
 
     def _link(self, name: str, times: int) -> Path:
