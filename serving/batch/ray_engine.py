@@ -170,5 +170,6 @@ def _join(ray: Any, address: str | None) -> None:
             ray.init(num_cpus=usable_cores(), include_dashboard=False, log_to_driver=False)
         else:
             ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"address: expected a Ray cluster at {address}, found none: {error}") from None
+    except Exception as error:  # Ray raises bare ones, where a node does not start in time, say.
+        where = "on this machine" if address is None else f"at {address}"
+        raise ConfigError(f"address: expected a Ray cluster {where}, found none: {error}") from None
