@@ -39,8 +39,8 @@ demo-audio: setup  ## Train on the audio files in MUSIC (one folder a genre, or 
 	@test -d "$(MUSIC)" || { echo "say where the music is: make demo-audio MUSIC=folder"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[audio]'
 	$(BIN)/segue songs "$(MUSIC)" --out artifacts/audio/songs.arrow $(if $(LABELS),--labels "$(LABELS)")
-	$(BIN)/segue train-teacher artifacts/audio/songs.arrow --out artifacts/audio/teacher
-	$(BIN)/segue train-student artifacts/audio/songs.arrow --teacher artifacts/audio/teacher --out artifacts/audio/student
+	$(BIN)/segue train-teacher artifacts/audio/songs.arrow --out artifacts/audio/teacher --epochs 40 --batch-songs 32
+	$(BIN)/segue train-student artifacts/audio/songs.arrow --teacher artifacts/audio/teacher --out artifacts/audio/student --epochs 60 --batch-songs 32
 	$(BIN)/segue export artifacts/audio/student --out artifacts/audio/bundle
 	SEGUE_AUDIO=true $(BIN)/segue serve artifacts/audio/bundle --port $(PORT)
 

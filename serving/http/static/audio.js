@@ -118,9 +118,9 @@ async function take(files) {
 
 chooser.addEventListener("change", () => take([...chooser.files]).then(() => (chooser.value = "")));
 for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
-  drop.addEventListener(name, (event) => {
+  window.addEventListener(name, (event) => {  // Anywhere on the page: a near miss would open the file in its place.
     event.preventDefault();
     drop.classList.toggle("over", name === "dragenter" || name === "dragover");
   });
 }
-drop.addEventListener("drop", (event) => take([...event.dataTransfer.files]));
+window.addEventListener("drop", (event) => take([...event.dataTransfer.files]));

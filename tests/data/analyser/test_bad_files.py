@@ -1,5 +1,6 @@
 """Files that people have: cut, damaged, misnamed, silent, huge. Each is an error or a warning of its own file."""
 
+import errno
 import os
 import shutil
 import struct
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segue.data.analyser import worker
 from segue.data.analyser.analyse import analyse
 from segue.data.analyser.workers import Limits, Workers
 from segue.errors import AudioError
@@ -254,3 +256,14 @@ def test_workers_answer_what_one_process_does_in_order(tmp_path: Path) -> None:
         for file, found in zip(files, workers.map(files), strict=True):
             assert not isinstance(found, AudioError)
             np.testing.assert_array_equal(found.segments, analyse(file).segments)
+
+
+def test_an_unreadable_file_has_an_error_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(worker, "analyse", refuse)
+    monkeypatch.setattr(worker, "limit", lambda *_: None)
+    asked = {"path": str(tmp_path / "a.wav"), "most_s": 60, "memory_bytes": 2**30, "processor_s": 60}
+    found, arrays = worker._answer(asked)
+    assert (found["error"], arrays) == ("not a readable file: Permission denied", [])

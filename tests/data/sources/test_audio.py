@@ -139,3 +139,35 @@ def test_a_conversion_that_is_killed_goes_on(tmp_path: Path) -> None:
     ended = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "going on after" in ended.stderr
     assert len(SongTable(out)) == 150
+
+
+@pytest.mark.slow
+def test_ten_thousand_files_of_which_three_are_bad(tmp_path: Path) -> None:
+    sound = save(tmp_path / "sound.wav", music(0.6))
+    names = [f"{number % 100:02d}/{number:05d}.wav" for number in range(10_000)]
+    bad = {names[17]: "expected an audio file", names[5_000]: "found silence", names[9_999]: "it is cut short"}
+    silent = save(tmp_path / "silent.wav", np.zeros(13_230))
+    root = tmp_path / "music"
+    for folder in range(100):
+        (root / f"{folder:02d}").mkdir(parents=True)
+    for name in names:
+        if name not in bad:
+            (root / name).hardlink_to(sound)
+    (root / names[17]).write_text("no music\n" * 100)
+    (root / names[5_000]).hardlink_to(silent)
+    (root / names[9_999]).write_bytes(sound.read_bytes()[:10_000])
+    assert main([str(root), str(tmp_path / "songs.arrow")]) == 0
+    table = SongTable(tmp_path / "songs.arrow")
+    assert table.song_ids == sorted(f"music/{name}" for name in set(names) - set(bad))
+    lines = [line.split("\t") for line in (tmp_path / "songs.arrow.errors.tsv").read_text().splitlines()]
+    assert {name for name, _ in lines} == {f"music/{name}" for name in bad}
+    assert all(bad[name.removeprefix("music/")] in reason for name, reason in lines)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
+    root = gtzan(tmp_path / "music")
+    (root / "genres/rock/rock.00001.wav").chmod(0)
+    assert main([str(root), str(tmp_path / "songs.arrow")]) == 0
+    assert len(SongTable(tmp_path / "songs.arrow")) == 3
+    assert "not a readable file" in (tmp_path / "songs.arrow.errors.tsv").read_text()
