@@ -4,7 +4,7 @@ import mmap
 from pathlib import Path
 from typing import Literal
 
-Format = Literal["mp3", "flac", "wav", "ogg", "aiff", "m4a", "aac", "matroska", "asf", "other"]
+Format = Literal["mp3", "flac", "wav", "ogg", "ogg flac", "aiff", "m4a", "aac", "matroska", "asf", "other"]
 
 _MPEG_RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 _KBITS_1 = {
@@ -28,6 +28,8 @@ def sniff(head: bytes) -> Format | None:
             return "wav" if head[8:12] == b"WAVE" else None
         if head.startswith(b"FORM"):
             return "aiff" if head[8:11] == b"AIF" else None
+        if head.startswith(b"OggS") and b"\x7fFLAC" in head[:64]:
+            return "ogg flac"
         named: dict[bytes, Format] = {b"ID3": "mp3", b"fLaC": "flac", b"OggS": "ogg", b"\x1aE\xdf": "matroska"}
         return named.get(head[:3]) or named.get(head[:4]) or "asf"
     if head[4:8] == b"ftyp":

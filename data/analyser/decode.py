@@ -27,7 +27,9 @@ LARGEST_SAMPLE = 1e6  # 1 is full scale; beyond this, powers leave the range of 
 RATES_HZ = (4_000, 768_000)
 
 _UNSTATED = 2**62  # Frames; libsndfile gives 2**63 - 1 where a file was streamed, and does not say how long it is.
-_BY_FFMPEG: frozenset[Format] = frozenset({"m4a", "aac", "matroska", "asf"})
+_BY_FFMPEG: frozenset[Format] = frozenset(
+    {"m4a", "aac", "matroska", "asf", "ogg flac"}
+)  # libsndfile fails at the last.
 
 
 @dataclass

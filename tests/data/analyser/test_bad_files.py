@@ -202,10 +202,10 @@ def test_a_name_in_latin_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(FFMPEG is None, reason="needs ffmpeg")
-@pytest.mark.parametrize("suffix", ["m4a", "aac", "mka"])
-def test_m4a_and_aac_go_through_ffmpeg(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("aac", "aac"), ("mka", "aac"), ("oga", "flac")])
+def test_what_libsndfile_cannot_goes_through_ffmpeg(tmp_path: Path, suffix: str, codec: str) -> None:
     wav, coded = save(tmp_path / "a.wav", music(10), 44_100), tmp_path / f"a.{suffix}"
-    subprocess.run([str(FFMPEG), "-v", "error", "-i", wav, "-c:a", "aac", "-b:a", "128k", coded], check=True)
+    subprocess.run([str(FFMPEG), "-v", "error", "-i", wav, "-c:a", codec, "-b:a", "128k", coded], check=True)
     expected, found = analyse(wav), analyse(coded)
     assert found.seconds == pytest.approx(expected.seconds, abs=0.1)
     assert np.corrcoef(found.segments.mean(axis=0), expected.segments.mean(axis=0))[0, 1] > 0.99
