@@ -1,9 +1,11 @@
 """ONNX Runtime: the one module that imports it, and only when a model is opened."""
 
 import importlib
+import io
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from typing import Any, Literal
 
 import numpy as np
@@ -58,6 +60,8 @@ class OnnxModel:
         wanted = PROVIDER_NAMES.get(provider) or next(
             one for one in reversed(PROVIDER_NAMES.values()) if one in offered
         )
+        if wanted == PROVIDER_NAMES["cuda"]:
+            _load_cuda(ort)
         check_self_contained(content, name)
         options.add_session_config_entry(
             "session.load_model_format", "ONNX"
@@ -89,6 +93,13 @@ class OnnxModel:
     def _run(self, windows: Floats) -> Floats:
         result: Floats = self._session.run(["logits"], {"segments": windows})[0]
         return result.astype(np.float32, copy=False)
+
+
+def _load_cuda(ort: Any) -> None:
+    """Load CUDA's libraries from the packages that the `gpu` extra brings, where the system has none."""
+    if hasattr(ort, "preload_dlls"):  # It prints what it does not find, which the session then tells better.
+        with redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
 
 
 def _insist(provider: Provider, found: Sequence[str]) -> None:
