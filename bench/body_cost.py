@@ -98,16 +98,16 @@ def body_cost(only: str | None = None, page: Path | None = None) -> BodyCosts:
         forms = {name: (body, False)} | (
             {f"{name}, in gzip": (gzip.compress(body, 1), True)} if name in IN_GZIP else {}
         )
-        found += [
-            _alone(form, kind, content, packed) for form, (content, packed) in forms.items() if only in (None, form)
-        ]
+        for form, (content, packed) in forms.items():
+            if only in (None, form):
+                found.append(cost_of(form, kind, content, packed=packed))
     costs = BodyCosts(tuple(found))
     if page:
         write_block(page, COMMAND, str(costs))
     return costs
 
 
-def _alone(name: str, kind: str, content: bytes, packed: bool) -> Cost:
+def cost_of(name: str, kind: str, content: bytes, *, packed: bool) -> Cost:
     """Return the cost of a body that is read in a process of its own."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=_measure, args=(theirs, kind, content, packed))
