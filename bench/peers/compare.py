@@ -84,7 +84,7 @@ def compare(
             for _ in range(rounds):
                 for name, peer in chosen.items():
                     progress.set_postfix_str(peer.label)
-                    if plan[name] and peer.label not in found.left_out:
+                    if plan[name]:
                         _one(peer, plan[name], work, found, seconds, environments.absolute(), folder)
                     progress.update()
     # A server that left the family of this process is not another's, as the watch would have it.
@@ -115,7 +115,7 @@ def _one(
     environments: Path,
     folder: Path,
 ) -> None:
-    """Run a server for one round; one that fails is left out from then on."""
+    """Run a server for one round; what fails is noted, and tried again in the next round."""
     try:
         with running(peer, environments, work.models, work.bundle, work.songs[0]) as server:
             if peer.label not in found.treatments:
@@ -130,7 +130,7 @@ def _one(
             found.start_up_s.setdefault(peer.label, []).append(server.start_up_s)
             found.memory_mb.setdefault(peer.label, []).append(server.processes.memory_bytes() / 1e6)
     except SegueError as error:
-        found.left_out[peer.label] = str(error)
+        found.failures.setdefault(peer.label, []).append(str(error))
 
 
 def _check(server: RunningPeer, lanes: Sequence[tuple[Lane, Dialect]], work: Workload) -> None:

@@ -43,7 +43,7 @@ class Found:
     start_up_s: dict[str, list[float]] = field(default_factory=dict)
     memory_mb: dict[str, list[float]] = field(default_factory=dict)  # After all lanes.
     treatments: dict[str, list[Treatment]] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)  # Why.
+    failures: dict[str, list[str]] = field(default_factory=dict)  # Why a server could not be measured, a round.
 
     def figures(self) -> Iterator[Figure]:
         """Yield the figures of all lanes and servers."""
@@ -62,8 +62,10 @@ class Found:
                     f"{server}, {one.body}, a {one.fault} song: it gets {one.bad_song}; the songs beside it: "
                     f"{one.same_request}; songs of other callers: {one.other_requests}."
                 )
-        for server, reason in self.left_out.items():
-            yield f"{server} is left out: {reason}"
+        measured = {lane.server for lane in self.lanes}
+        for server, reasons in self.failures.items():
+            what = f"failed in {len(reasons)} round{'s' * (len(reasons) > 1)}" if server in measured else "is left out"
+            yield f"{server} {what}: {reasons[-1]}"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from segue.data.song import Floats
 from segue.errors import ServiceError
 
 ROOT = Path(segue.__file__).resolve().parents[1]
-START_TIMEOUT_S, STOP_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 20.0, 30.0
+START_TIMEOUT_S, STOP_TIMEOUT_S, ANSWER_TIMEOUT_S = 90.0, 10.0, 30.0
+LAST_WORDS = 600  # Characters of a log.
 OTHERS_VARIABLES = ("SEGUE", "BENTOML", "PROMETHEUS", "RAY", "PYTHON", "VIRTUAL_ENV")
 
 
@@ -105,8 +106,8 @@ def _wait_until_it_answers(peer: Peer, process: "subprocess.Popen[bytes]", port:
             if _ask(client, port, peer.dialects[0], [song]).status == 200:
                 return
             time.sleep(0.05)
-    said = log.read_text(errors="replace").strip().splitlines()
-    raise ServiceError(f"{peer.label}: it does not answer; its last words: " + " / ".join(said[-8:]))
+    said = " / ".join(log.read_text(errors="replace").split("\n")).strip(" /")
+    raise ServiceError(f"{peer.label}: it does not answer; its last words: {said[-LAST_WORDS:]}")
 
 
 def _ask(client: httpx.Client, port: int, dialect: Dialect, songs: Sequence[Floats]) -> Reply:
