@@ -16,6 +16,7 @@ Examples:
     segue load http://127.0.0.1:3000 --p99-ms 25
 """
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -84,8 +85,9 @@ class LoadBenchmark:
             load = one.conditions.get("connections") or one.conditions["offered"]
             names = ("goodput", *QUANTILES, "errors", "fallback rate", "degraded")
             values = [figures[name].value if name in figures else None for name in names]
-            rows.append((one.conditions["body"], one.conditions["songs"], one.conditions["loop"], load, one.value))
-            rows[-1] += tuple(values)  # type: ignore[assignment]
+            rows.append(
+                [one.conditions["body"], one.conditions["songs"], one.conditions["loop"], load, one.value, *values]
+            )
         head = ("body", "songs", "loop", "load", "requests/s", "songs/s", "p50 ms", "p90", "p99", "p99.9", "errors")
         formats = ("", "", "", ",.0f", ",.0f", ",.0f", ".1f", ".1f", ".1f", ".1f", ",.0f", ".1%", ".1%")
         table = tabulate(rows, (*head, "fell back", "degraded"), floatfmt=formats, tablefmt="github")
@@ -151,8 +153,8 @@ def load(
             closed_loop(target, some, connections=min(connections), seconds=WARM_UP_S)
         turns = [case for _ in range(rounds) for case in cases]
         for case in tqdm(turns, unit=" loads", disable=None, file=sys.stderr):
-            loaded = _under(case, target, made[case.body, case.songs], seconds, requests_at_most)
-            found.setdefault(case, []).append(loaded)
+            loads = found.setdefault(case, [])
+            loads.append(_under(case, target, made[case.body, case.songs], seconds, requests_at_most, len(loads)))
         if p99_ms:
             for (body, size), some in made.items():
                 rate = _highest_rate(Case(body, size), target, some, p99_ms, seconds, requests_at_most, found)
@@ -162,6 +164,7 @@ def load(
                         better="higher", body=body, songs=size, p99_ms=p99_ms,
                     )
                 )  # fmt: skip
+    watch.others_share = None  # The service is one of the others.
     figures = [figure for case, loads in found.items() for figure in _figures(case, loads)]
     notes = [note for case, loads in found.items() for note in _notes(case, loads)]
     measured = results("load", command_of("segue load", sys.argv[2:]), figures + highest, watch, notes)
@@ -197,9 +200,9 @@ def _sample(url: str, token: str, songs: Path | None) -> Floats:
     return table.songs(np.resize(np.arange(len(table)), DISTINCT_SONGS)).windows()[0]
 
 
-def _under(case: Case, target: Address, some: Sequence[bytes], seconds: float, most: int | None) -> Load:
+def _under(case: Case, target: Address, some: Sequence[bytes], seconds: float, most: int | None, seed: int = 0) -> Load:
     if case.offered is not None:
-        return open_loop(target, some, per_s=case.offered, seconds=seconds, most=most)
+        return open_loop(target, some, per_s=case.offered, seconds=seconds, most=most, seed=seed)
     return closed_loop(target, some, connections=case.connections or 1, seconds=seconds, most=most)
 
 
@@ -267,6 +270,7 @@ def _notes(case: Case, loads: Sequence[Load]) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `segue load`."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # A line a request.
     return run(load, argv, __doc__)
 
 
