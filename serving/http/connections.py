@@ -5,15 +5,19 @@ request with `Upgrade: h2c`. This is its protocol with bounds, which are setting
 """
 
 import asyncio
+import os
 import resource
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httptools
 import orjson
 from uvicorn import config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from segue.serving.http.refusal import Refusal, unavailable
 from segue.serving.http.settings import Settings
@@ -38,11 +42,22 @@ class Connections:
         self._most: int | None = None
         self._waiting: dict[Connection, float] = {}  # Until when, in the order in which they began to wait.
         self._turned_away: set[Connection] = set()
+        self._all: set[Any] = set()
         self._is_sweeping = False
 
     def protocol(self, **how: Any) -> "Connection":
         """Return the protocol of a new connection, as uvicorn asks for it."""
-        return Connection(self, **how)
+        connection = Connection(self, **how)
+        self._all = connection.connections  # uvicorn's set of those that are open.
+        return connection
+
+    def abandon(self) -> None:
+        """Tell everybody who waits for an answer to come back; from any thread, when the event loop is stuck.
+
+        What cannot be written at once is not, and a caller who has not asked yet is only cut off.
+        """
+        for connection in tuple(self._all):
+            connection.abandon()
 
     @property
     def most(self) -> int:
@@ -116,6 +131,9 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head, unless there are too many connections."""
         super().connection_made(transport)
+        # asyncio does that for sockets that say they are TCP's, and those that BentoML hands to its workers do not. An
+        # answer in two parts would wait for the caller to acknowledge the first one, which takes 40 ms.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._all.admit(len(self.connections)):
             self._all.wait(self, self._settings.header_s)
         else:
@@ -231,6 +249,16 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def abandon(self) -> None:
+        """Answer what was asked by now with 503, past the event loop."""
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        has_asked = not self._is_idle and not self.cycle.response_started
+        with suppress(OSError):  # Nothing to read, nobody to read it.
+            has_asked |= bool(os.read(descriptor, 2**20))  # What is left unread would take the answer with it.
+        if has_asked:
+            with suppress(OSError):
+                os.write(descriptor, _answer(unavailable("student failed", "a model hangs; this worker starts anew")))
+
     def _refuse(self, refusal: Refusal) -> None:
         self._all.cut(refusal)
         if self._is_idle:
@@ -249,6 +277,50 @@ class Connection(HttpToolsProtocol):
             self.drop()
 
 
+class Exchange(RequestResponseCycle):
+    """A request and its answer, as uvicorn's; an answer that is there as a whole goes out as a whole."""
+
+    _start: Any = None  # The first of the two messages that an answer is.
+
+    async def send(self, message: Any) -> None:
+        """Take a message of ASGI; write an answer once its body is there."""
+        start = self._start
+        if start is None and not self.response_started:
+            self._start = message
+        elif start is None:
+            await super().send(message)
+        else:
+            self._start = None
+            if message["type"] == "http.response.body" and not message.get("more_body", False) and _is_plain(start):
+                await self._send_whole(start["status"], start["headers"], message.get("body", b""))
+            else:
+                await super().send(start)
+                await super().send(message)
+
+    async def _send_whole(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        self.waiting_for_100_continue = False
+        self.response_started = self.response_complete = True
+        lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers)]
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self.transport.write(b"".join([*lines, b"\r\n", b"" if self.scope["method"] == "HEAD" else body]))
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+
+def _is_plain(start: Any) -> bool:
+    """Tell whether an answer that begins so has a length, and nothing that uvicorn had better look at."""
+    names = {name for name, value in start["headers"] if b"\n" not in value and b"\r" not in value}
+    has_all = len(names) == len(start["headers"])
+    return has_all and b"content-length" in names and not names & {b"connection", b"transfer-encoding"}
+
+
 def _answer(refusal: Refusal) -> bytes:
     body = orjson.dumps({"error": refusal.message})
     headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
@@ -258,4 +330,5 @@ def _answer(refusal: Refusal) -> bytes:
 
 def serve_with(connections: Connections) -> None:
     """Let the server that uvicorn starts in this process take these connections; BentoML has no setting for it."""
+    httptools_impl.RequestResponseCycle = Exchange  # type: ignore[misc]
     config.HTTP_PROTOCOLS["auto"] = connections.protocol  # type: ignore[assignment]

@@ -5,17 +5,21 @@ process of its server is gone, whose port it would hold. If something hangs, it 
 drain is over.
 """
 
+import asyncio
 import logging
 import os
 import signal
 import threading
 import time
+from typing import Any
 
 from uvicorn.config import LOOP_FACTORIES
 
 from segue.serving.http.settings import Settings
 
 PARENT_CHECKED_EVERY_S = 0.5
+FEW_CONNECTIONS = 64  # Of a worker. More are spread well enough by chance.
+ACCEPTED_AT_ONCE = 1
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +32,39 @@ def prepare_worker(settings: Settings) -> None:
         end_within(settings.drain_s)
 
 
+class FairLoop(asyncio.SelectorEventLoop):
+    """asyncio's event loop, which leaves some of the first callers to the other workers.
+
+    The workers of a server accept connections from one socket. asyncio accepts as many at once as there are, so that of
+    16 callers who come together one worker has them all, for as long as they stay, and the others have nothing to do.
+    """
+
+    def _accept_connection(
+        self,
+        protocol_factory: Any,
+        sock: Any,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *how: Any,
+    ) -> None:
+        few = len(self._transports) < FEW_CONNECTIONS  # type: ignore[attr-defined]
+        at_once = ACCEPTED_AT_ONCE if few else backlog
+        super()._accept_connection(protocol_factory, sock, sslcontext, server, at_once, *how)  # type: ignore[misc]
+
+
+def fair_loop(use_subprocess: bool = False) -> type[asyncio.AbstractEventLoop]:
+    """Return the event loop, as uvicorn asks for it."""
+    return FairLoop
+
+
 def use_the_loop_of_asyncio() -> None:
     """Let uvicorn take asyncio's event loop where it would take uvloop's.
 
-    uvloop accepts one connection a turn of its loop, so that new callers wait for seconds once the loop is busy:
-    docs/serving/load.md. BentoML has no setting for it.
+    uvloop accepts one connection a turn of its loop, however many there are, so that new callers wait for seconds once
+    the loop is busy: docs/serving/load.md. BentoML has no setting for it.
     """
-    LOOP_FACTORIES["auto"] = LOOP_FACTORIES["asyncio"]
+    LOOP_FACTORIES["auto"] = f"{__name__}:{fair_loop.__name__}"
 
 
 def end_with(server_pid: int) -> None:
