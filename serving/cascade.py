@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from segue.data.metrics import mean_over_windows
-from segue.data.song import Floats, Ints, Songs
+from segue.data.song import WINDOW, Floats, Ints, Songs
 from segue.errors import BundleError, ConfigError
 from segue.serving.bundle.load import Bundle
 from segue.serving.bundle.manifest import ModelEntry, Rung
@@ -50,6 +50,12 @@ class CalibratedModel:
         self._windows = windows
         self._temperatures = (temperature, temperature if mean_temperature is None else mean_temperature)
         self._class_scales = class_scales
+
+    def n_windows(self, songs: Songs) -> int:
+        """Return how many windows of `songs` the model is shown."""
+        if self._windows == 1 or len(songs.segments) == WINDOW * len(songs):  # Songs of 120 segments, most of the time.
+            return len(songs)
+        return int(np.clip(songs.lengths - WINDOW + 1, 1, self._windows).sum())
 
     def predict(self, songs: Songs) -> Predictions:
         """Return what the model says of `songs`, each (T, 25) raw; at least one."""

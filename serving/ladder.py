@@ -86,10 +86,19 @@ class Ladder:
             windows=said.windows,
         )
 
-    def going_on(self, answers: Answers, rung: int) -> Ints:
-        """Return the rows of the songs that go on to `rung`: their doubt on the one below is not at its threshold."""
+    def going_on(self, answers: Answers, rung: int, asked_nats: Doubles | None = None) -> Ints:
+        """Return the rows of the songs that go on to `rung`: their doubt on the one below is not at its threshold.
+
+        Args:
+            answers: so far.
+            rung: the one that songs may go on to.
+            asked_nats: (n_songs,) thresholds instead of the ladder's own; the ladder's where one is NaN.
+        """
+        threshold: float | Doubles = self.thresholds_nats[rung - 1]
+        if asked_nats is not None:
+            threshold = np.where(np.isnan(asked_nats), threshold, asked_nats)
         below = answers.reached == rung - 1
-        return np.flatnonzero(below & goes_on(answers.doubt_nats, self.thresholds_nats[rung - 1]))
+        return np.flatnonzero(below & goes_on(answers.doubt_nats, threshold))
 
     def joined(self, answers: Answers, rows: Ints, said: Predictions, rung: int) -> Answers:
         """Return the answers after the songs of some `rows` went on to `rung`, which said so much of them.

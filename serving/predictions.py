@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,11 +129,26 @@ class Answers(Rows):
         """Return which model answered for one song."""
         return MODELS[int(self.by_teacher[row])]
 
-    def one_by_one(self, song_ids: Sequence[str], classes: Sequence[str]) -> Iterator[Answer]:
-        """Yield the answer for each song."""
+    def named(self, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """Return, for each song, the fields of its `Answer` but for its id."""
         columns = (self.choice, self.probs, self.cross_entropy_nats, self.by_teacher)
         more = (self.rung + 1, self.windows, self.degraded)
-        rows = zip(song_ids, *(column.tolist() for column in (*columns, *more)), strict=True)
-        for song_id, choice, probs, nats, by_teacher, rung, windows, degraded in rows:
-            named = dict(zip(classes, probs, strict=True))
-            yield Answer(song_id, classes[choice], named, nats, MODELS[by_teacher], rung, windows, degraded)
+        return [
+            {
+                "genre": classes[choice],
+                "probabilities": dict(zip(classes, probs, strict=True)),
+                "cross_entropy_nats": nats,
+                "answered_by": MODELS[by_teacher],
+                "rung": rung,
+                "windows": windows,
+                "degraded": degraded,
+            }
+            for choice, probs, nats, by_teacher, rung, windows, degraded in zip(
+                *(column.tolist() for column in (*columns, *more)), strict=True
+            )
+        ]
+
+    def one_by_one(self, song_ids: Sequence[str], classes: Sequence[str]) -> Iterator[Answer]:
+        """Yield the answer for each song."""
+        for song_id, fields_of_one in zip(song_ids, self.named(classes), strict=True):
+            yield Answer(song_id, **fields_of_one)

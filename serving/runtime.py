@@ -76,6 +76,8 @@ class OnnxModel:
         listed: str = self._session.get_modelmeta().custom_metadata_map.get("classes", "")
         self.classes: tuple[str, ...] = tuple(listed.split("\t")) if listed else ()
         _insist(provider, self._session.get_providers())
+        self._run_options = ort.RunOptions
+        self._running: set[Any] = set()  # The options of the calls that are under way.
         self._threads = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=name)
 
@@ -90,8 +92,18 @@ class OnnxModel:
         run = map if self._threads == 1 or len(shares) == 1 else self._pool.map
         return np.concatenate(list(run(self._run, shares)))
 
+    def stop(self) -> None:
+        """Let every call that is under way fail before its next operator, from another thread."""
+        for options in tuple(self._running):
+            options.terminate = True
+
     def _run(self, windows: Floats) -> Floats:
-        result: Floats = self._session.run(["logits"], {"segments": windows})[0]
+        options = self._run_options()
+        self._running.add(options)
+        try:
+            result: Floats = self._session.run(["logits"], {"segments": windows}, options)[0]
+        finally:
+            self._running.discard(options)
         return result.astype(np.float32, copy=False)
 
 

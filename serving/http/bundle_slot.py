@@ -25,10 +25,12 @@ from segue.serving.http.server_folder import ServerFolder
 from segue.serving.http.settings import Settings
 from segue.serving.http.shadow import Shadow
 from segue.serving.http.trial import find_faults
+from segue.serving.http.watchdog import Watchdog
 from segue.serving.releases.follow import Follower
 from segue.serving.releases.store import ReleaseStore
 
 WATCH_EVERY_S = 0.5
+FLUSH_EVERY_S = 2.0  # So much older the other workers' metrics may be.
 LOOK_TIMEOUT_S = 30.0  # For a release store to say whether it has changed.
 AGAIN_S = 5.0  # After which a release that could not be loaded is tried again; each time twice as long ...
 MOST_AGAIN_S = 300.0  # ... up to this.
@@ -48,6 +50,7 @@ class BundleSlot:
         folder: ServerFolder | None = None,
         follower: Follower | None = None,
         shadow: Shadow | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         """Begin with `engine`; `folder` is the server's, None where this is its only process.
 
@@ -60,21 +63,29 @@ class BundleSlot:
         self._folder = folder
         self._follower = follower
         self.shadow = shadow
+        self._watchdog = watchdog
         self._loading = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
         self._looked_at = time.monotonic()
         self._failed = 0  # Times that the latest release could not be loaded.
         self._again_at = 0.0
+        self._flush_at = 0.0
         self._seen = self._asked_at()
         monitoring.loaded(has_teacher=engine.has_teacher)
 
     @classmethod
-    def open(cls, settings: Settings, monitoring: Monitoring, folder: ServerFolder | None = None) -> "BundleSlot":
+    def open(
+        cls,
+        settings: Settings,
+        monitoring: Monitoring,
+        folder: ServerFolder | None = None,
+        watchdog: Watchdog | None = None,
+    ) -> "BundleSlot":
         """Open the bundle that the settings name; without its teacher, if only that cannot be loaded."""
         follower = Follower(ReleaseStore(settings.releases)) if settings.releases else None
-        engine = open_engine(settings, monitoring, follower, teacher_must_load=False)
+        engine = open_engine(settings, monitoring, follower, watchdog, teacher_must_load=False)
         shadow = Shadow.open(settings, monitoring, engine.bundle.manifest.units)
-        return cls(settings, monitoring, engine, folder, follower, shadow)
+        return cls(settings, monitoring, engine, folder, follower, shadow, watchdog)
 
     @property
     def release(self) -> str | None:
@@ -96,7 +107,9 @@ class BundleSlot:
         async with self._loading:
             try:
                 new = await _in_a_thread_of_its_own(
-                    lambda: open_engine(self.settings, self.monitoring, self._follower, teacher_must_load=True),
+                    lambda: open_engine(
+                        self.settings, self.monitoring, self._follower, self._watchdog, teacher_must_load=True
+                    ),
                     2 * self.settings.load_timeout_s,  # To try it, and to read and load it.
                 )
             except Exception:
@@ -120,7 +133,9 @@ class BundleSlot:
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             try:
-                self.monitoring.flush()
+                if time.monotonic() >= self._flush_at:  # Which takes some milliseconds.
+                    self._flush_at = time.monotonic() + FLUSH_EVERY_S
+                    self.monitoring.flush()
                 if self._following is not None and not self._following.done():
                     continue
                 if self._asked_at() != self._seen or await self._has_moved():
@@ -162,7 +177,12 @@ def read_bundle(settings: Settings, follower: Follower | None = None) -> Bundle:
 
 
 def open_engine(
-    settings: Settings, monitoring: Monitoring, follower: Follower | None = None, *, teacher_must_load: bool
+    settings: Settings,
+    monitoring: Monitoring,
+    follower: Follower | None = None,
+    watchdog: Watchdog | None = None,
+    *,
+    teacher_must_load: bool,
 ) -> Engine:
     """Read the bundle of the settings, or the latest release; try its models elsewhere, then load the same bytes.
 
@@ -174,7 +194,7 @@ def open_engine(
         raise BundleError("; ".join(faults.values()))
     if faults:
         logger.error("the teacher cannot be loaded; the student answers alone: %s", faults["teacher"])
-    return Engine.open(bundle, settings, monitoring, with_teacher=not faults)
+    return Engine.open(bundle, settings, monitoring, watchdog, with_teacher=not faults)
 
 
 async def _in_a_thread_of_its_own(call: Callable[[], Result], limit_s: float) -> Result:

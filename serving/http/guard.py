@@ -14,11 +14,11 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from segue.serving.http.bundle_slot import BundleSlot
-from segue.serving.http.endpoints.endpoint import Asked, Endpoint, by_path, json_response
+from segue.serving.http.deadlines import Deadlines
+from segue.serving.http.endpoints.endpoint import Asked, Endpoint, Response, by_path, json_response
 from segue.serving.http.receiving import Bodies
 from segue.serving.http.refusal import Reason, Refusal, internal_error, unavailable
 from segue.serving.http.tokens import Tokens
@@ -64,7 +64,12 @@ class Guard:
         self._tokens = tokens
         self._bentoml = bentoml
         self._bentoml_paths = frozenset(bentoml_paths)
-        self._bodies = Bodies(max_body_bytes=self._settings.max_body_bytes, least_rate=self._settings.least_body_rate)
+        self._deadlines = Deadlines()
+        self._bodies = Bodies(
+            max_body_bytes=self._settings.max_body_bytes,
+            least_rate=self._settings.least_body_rate,
+            deadlines=self._deadlines,
+        )
         self._in_flight = 0
         self._busy: dict[Reason, int] = {}  # Since the last line in the log that says so.
         self._log_busy_at = 0.0
@@ -77,15 +82,17 @@ class Guard:
         started = time.perf_counter()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        own_id = given if REQUEST_ID.fullmatch(given) else b"%016x" % random.getrandbits(64)
+        own_id = given if given and REQUEST_ID.fullmatch(given) else b"%016x" % random.getrandbits(64)
         request_id.set(own_id.decode())
+        ours = ((b"x-request-id", own_id), *SECURITY_HEADERS)
         status = 0
+        reason: Reason | None = None
 
         async def send_on(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", own_id), *SECURITY_HEADERS]
+                message["headers"] = [*message["headers"], *ours]
             await send(message)
 
         try:
@@ -93,25 +100,26 @@ class Guard:
                 await self._bentoml(scope, receive, send_on)
             else:
                 response = await self._answer(scope, headers, receive)
-                await response(scope, receive, send_on)
+                status = response.status
+                await _send(response, ours, send)
         except Refusal as refusal:
-            scope["segue.refusal"] = refusal.reason
-            await refused(refusal)(scope, receive, send_on)
+            reason, status = refusal.reason, refusal.status
+            await _send(refused(refusal), ours, send)
         except (ClientDisconnect, ConnectionError):
-            scope["segue.refusal"] = "caller gone"
-            status = 499
+            reason, status = "caller gone", 499
         except Exception:
             logger.exception("internal error")
-            scope["segue.refusal"] = "internal error"
+            reason = "internal error"
             if not status:
-                await refused(internal_error())(scope, receive, send_on)
-        self._record(scope, status, time.perf_counter() - started)
+                status = 500
+                await _send(refused(internal_error()), ours, send)
+        self._record(scope, status, time.perf_counter() - started, reason)
 
     async def _answer(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Response:
         """Return an endpoint's answer; a `Refusal` if there is none."""
         endpoint = self._endpoint(scope)
         self._authorize(scope, endpoint, headers)
-        query = _query(endpoint, scope["query_string"])
+        query = _query(endpoint, scope["query_string"]) if scope["query_string"] else {}
         settings = self._settings
         self._refuse_if_full()
         body = b""
@@ -122,10 +130,12 @@ class Guard:
                 raise Refusal(413, "too large", f"body: expected at most {most} bytes, found {declared[:20].decode()}")
             body = await self._bodies.receive(receive)
             self._refuse_if_full()
-        accept = ", ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"accept")
+        accept = ", ".join([value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"])
         self._in_flight += 1
         try:
-            return await endpoint.answer(Asked(headers, accept, query, body, self._slot, self._bodies, receive))
+            return await endpoint.answer(
+                Asked(headers, accept, query, body, self._slot, self._bodies, self._deadlines, receive)
+            )
         finally:
             self._in_flight -= 1
 
@@ -166,11 +176,10 @@ class Guard:
         self._monitoring.requested("other", refusal.status, 0.0, refusal.reason)
         self._log_busy(refusal.reason)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float, reason: Reason | None) -> None:
         path = scope["path"]
         if path not in self._endpoints and path not in BENTOML_PATHS:
             path = "other"
-        reason = scope.get("segue.refusal")
         self._monitoring.requested(path, status, seconds, reason)
         if reason in BUSY and not self._settings.log_requests:
             self._log_busy(reason)
@@ -198,10 +207,20 @@ def refused(refusal: Refusal) -> Response:
     return json_response({"error": refusal.message}, refusal.status, refusal.headers)
 
 
+async def _send(response: Response, ours: Sequence[tuple[bytes, bytes]], send: Send) -> None:
+    """Send a whole answer, with headers of ours."""
+    headers = [
+        (b"content-type", response.media_type.encode()),
+        (b"content-length", str(len(response.body)).encode()),
+        *((name.encode(), value.encode()) for name, value in response.headers.items()),
+        *ours,
+    ]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
+
+
 def _query(endpoint: Endpoint, query: bytes) -> dict[str, str]:
     """Return the parameters of a query; a `Refusal` if the endpoint does not know one, or one is there twice."""
-    if not query:
-        return {}
     values: dict[str, str] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name not in endpoint.query:

@@ -8,6 +8,7 @@ threads, one for the largest and one for the others, the smaller ones first, so 
 import asyncio
 import heapq
 import itertools
+import math
 import zlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from starlette.types import Receive
 
+from segue.serving.http.deadlines import Deadline, Deadlines
 from segue.serving.http.refusal import Refusal, unavailable
 
 Result = TypeVar("Result")
@@ -37,14 +39,14 @@ MEDIUM_PART = 8  # Bodies up to this part of the largest do not wait for larger 
 class _Held:
     """What one request holds of the memory for large bodies."""
 
-    def __init__(self, limit: asyncio.Timeout) -> None:
+    def __init__(self, limit: Deadline) -> None:
         self.n_bytes = 0
         self.gave_way = False
         self._limit = limit
 
     def give_way(self) -> None:
         self.gave_way = True
-        self._limit.reschedule(asyncio.get_running_loop().time())
+        self._limit.end()
 
 
 class _Lane:
@@ -74,8 +76,9 @@ class _Lane:
 class Bodies:
     """The bodies of a worker, from the first byte until they are answered."""
 
-    def __init__(self, *, max_body_bytes: int, least_rate: int) -> None:
+    def __init__(self, *, max_body_bytes: int, least_rate: int, deadlines: Deadlines | None = None) -> None:
         """Hold bodies of up to so many bytes, each of which comes with so many bytes a second at least."""
+        self._deadlines = deadlines or Deadlines()
         self._max_body_bytes = max_body_bytes
         self._least_bytes = least_rate * RATE_OVER_S
         self._held: set[_Held] = set()
@@ -88,7 +91,7 @@ class Bodies:
             Refusal: 413, it is too large; 408, it came too slowly; 499, its sender has left; 503, there are too many.
         """
         try:
-            async with asyncio.timeout(RATE_OVER_S) as limit:
+            with self._deadlines.within(RATE_OVER_S) as limit:
                 held = _Held(limit)
                 try:
                     return await self._parts(receive, limit, held)
@@ -102,7 +105,7 @@ class Bodies:
                 408, "body too slow", f"body: expected {least:g} bytes a second at least, found fewer"
             ) from None
 
-    async def _parts(self, receive: Receive, limit: asyncio.Timeout, held: _Held) -> bytes:
+    async def _parts(self, receive: Receive, limit: Deadline, held: _Held) -> bytes:
         parts: list[bytes] = []
         found = counted = 0  # Bytes; those of them that came before the time of the present limit began.
         while True:
@@ -119,7 +122,7 @@ class Bodies:
                 self._hold(held, found)
             if found - counted >= self._least_bytes and not held.gave_way:
                 counted = found
-                limit.reschedule(asyncio.get_running_loop().time() + RATE_OVER_S)
+                limit.due = asyncio.get_running_loop().time() + RATE_OVER_S
 
     @asynccontextmanager
     async def turn(self, n_bytes: int) -> AsyncIterator[InThread]:
@@ -144,7 +147,7 @@ class Bodies:
 
     async def _wait(self, turn: "asyncio.Future[None]", n_bytes: int) -> None:
         try:
-            async with asyncio.timeout(None) as limit:
+            with self._deadlines.within(math.inf) as limit:
                 held = _Held(limit)
                 self._hold(held, n_bytes)
                 try:

@@ -1,19 +1,19 @@
 """The answer to a request, as JSON or as an Arrow IPC stream."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
 
 from segue.serving.bundle.manifest import Manifest
 from segue.serving.http.bodies import ARROW, JSON
 from segue.serving.http.dial import Setting
+from segue.serving.http.engine import Said
 from segue.serving.http.refusal import Refusal
-from segue.serving.predictions import MODELS, NOT_A_NUMBER, Answers
+from segue.serving.predictions import NOT_A_NUMBER
 
 WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
@@ -23,35 +23,43 @@ class Reply:
     """What became of each song of a request."""
 
     song_ids: Sequence[str]
-    errors: dict[int, str]  # By place; every other song has an answer, in order.
-    answers: Answers | None  # None where every song has an error.
+    errors: Mapping[int, str]  # By place; every other song has an answer, in order.
+    answers: Sequence[dict[str, Any]]  # The fields of those.
     manifest: Manifest
     setting: Setting
     recordings: Mapping[int, Any] = field(default_factory=dict)  # What is told of an audio file, by place; JSON only.
 
     @classmethod
-    def of(
-        cls,
-        song_ids: Sequence[str],
-        errors: dict[int, str],
-        answers: Answers | None,
-        manifest: Manifest,
-        setting: Setting,
-    ) -> "Reply":
+    def of(cls, said: Said, manifest: Manifest, setting: Setting) -> "Reply":
         """Return a reply in which a song that no model has the predictions for has an error."""
-        if answers is not None and np.isnan(answers.cross_entropy_nats).any():
-            unknown = np.isnan(answers.cross_entropy_nats)
+        song_ids = said.songs.song_ids
+        errors = {place: str(error) for place, error in said.songs.errors.items()}
+        answers = [] if said.batch is None else said.batch.named[said.rows]
+        if said.batch is not None and said.batch.has_unknown:
             places = [place for place in range(len(song_ids)) if place not in errors]
-            errors = errors | {
-                places[row]: f"song {song_ids[places[row]]!r}: {NOT_A_NUMBER}" for row in np.flatnonzero(unknown)
+            known = [one["cross_entropy_nats"] == one["cross_entropy_nats"] for one in answers]  # A NaN is not itself.
+            errors |= {
+                place: f"song {song_ids[place]!r}: {NOT_A_NUMBER}"
+                for place, is_known in zip(places, known, strict=True)
+                if not is_known
             }
-            answers = None if unknown.all() else answers.take(np.flatnonzero(~unknown))
-        return cls(song_ids, errors, answers, manifest, setting)
+            answers = [one for one, is_known in zip(answers, known, strict=True) if is_known]
+        return cls(song_ids, errors, answers, manifest, setting, said.songs.recordings)
 
     @property
     def status(self) -> int:
         """200 if at least one song has an answer."""
-        return 422 if self.answers is None else 200
+        return 200 if self.answers else 422
+
+    def rows(self, id_name: str) -> list[dict[str, Any]]:
+        """Return each song's answer or error, with its id, called `id_name`."""
+        answers = iter(self.answers)
+        return [
+            {id_name: song_id, "error": self.errors[place]}
+            if place in self.errors
+            else {id_name: song_id, **next(answers)}
+            for place, song_id in enumerate(self.song_ids)
+        ]
 
 
 def media_type(accept: str) -> str:
@@ -88,11 +96,7 @@ def encode(reply: Reply, kind: str) -> bytes:
 
 
 def _to_json(reply: Reply) -> bytes:
-    answers = _answers(reply)
-    songs = [
-        {"id": song_id, "error": reply.errors[place]} if place in reply.errors else {"id": song_id, **next(answers)}
-        for place, song_id in enumerate(reply.song_ids)
-    ]
+    songs = reply.rows("id")
     for place, recording in reply.recordings.items():
         songs[place]["recording"] = recording
     return orjson.dumps(
@@ -103,31 +107,6 @@ def _to_json(reply: Reply) -> bytes:
             "threshold": reply.setting.shown_nats,
         }
     )
-
-
-def _answers(reply: Reply) -> Iterator[dict[str, Any]]:
-    if reply.answers is None:
-        return
-    answers, classes = reply.answers, reply.manifest.classes
-    for choice, probs, cross_entropy, by_teacher, rung, windows, degraded in zip(
-        answers.choice.tolist(),
-        answers.probs.tolist(),
-        answers.cross_entropy_nats.tolist(),
-        answers.by_teacher.tolist(),
-        answers.rung.tolist(),
-        answers.windows.tolist(),
-        answers.degraded.tolist(),
-        strict=True,
-    ):
-        yield {
-            "genre": classes[choice],
-            "probabilities": dict(zip(classes, probs, strict=True)),
-            "cross_entropy_nats": cross_entropy,
-            "answered_by": MODELS[by_teacher],
-            "rung": rung + 1,
-            "windows": windows,
-            "degraded": degraded,
-        }
 
 
 def _to_arrow(reply: Reply) -> bytes:
@@ -152,15 +131,8 @@ def _to_arrow(reply: Reply) -> bytes:
             "segue.threshold": orjson.dumps(reply.setting.shown_nats),
         },
     )
-    answers = _answers(reply)
-    rows = [
-        {"song_id": song_id, "error": reply.errors[place]}
-        if place in reply.errors
-        else {"song_id": song_id, **next(answers)}
-        for place, song_id in enumerate(reply.song_ids)
-    ]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as stream:
-        stream.write_table(pa.Table.from_pylist(rows, schema))
+        stream.write_table(pa.Table.from_pylist(reply.rows("song_id"), schema))
     content: bytes = sink.getvalue().to_pybytes()
     return content

@@ -34,6 +34,7 @@ from segue.serving.http.pages import AUDIO_SCRIPT, Pages
 from segue.serving.http.server_folder import ServerFolder
 from segue.serving.http.settings import Settings
 from segue.serving.http.tokens import Tokens
+from segue.serving.http.watchdog import Watchdog
 from segue.serving.http.worker import prepare_worker
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class GuardedService(Service[Any]):
             takes_audio=lambda: app.state.slot.takes_audio,
         )
         app.state.behind, app.state.paths_behind = behind, (*BENTOML_PATHS, *files, AUDIO_SCRIPT)
-        serve_with(Connections(settings, lambda refusal: app.state.guard.cut(refusal)))
+        app.state.connections = Connections(settings, lambda refusal: app.state.guard.cut(refusal))
+        serve_with(app.state.connections)
 
         async def entrance(scope: Scope, receive: Receive, send: Send) -> None:
             # The guard is there before the first request: BentoML makes the service, below, as the lifespan begins.
@@ -95,7 +97,8 @@ class GenreService:
         self._settings = settings
         monitoring = Monitoring(folder=settings.server_folder)
         folder = None if settings.server_folder is None else ServerFolder(settings.server_folder)
-        self._slot = app.state.slot = BundleSlot.open(settings, monitoring, folder)
+        watchdog = Watchdog(app.state.connections.abandon)
+        self._slot = app.state.slot = BundleSlot.open(settings, monitoring, folder, watchdog)
         app.state.guard = Guard(ENDPOINTS, self._slot, Tokens.of(settings), app.state.behind, app.state.paths_behind)
 
     @bentoml.on_deployment

@@ -31,18 +31,20 @@ class SongsIn:
     features: Any = None  # Which analyser made the segments, as the body says; None: it does not.
     units: Any = None  # And their units.
     recordings: Mapping[int, Any] = field(default_factory=dict)  # What the answer says of an audio file, by its place.
+    is_checked: bool = False
 
     def checked(self, units: Units) -> "SongsIn":
         """Return the same with an error for each song whose values are no song's."""
-        faults = self.sound.faults(units)
-        return self.without(faults) if faults else self
+        return self if self.is_checked else self.without(self.sound.faults(units))
 
     def without(self, faults: Mapping[int, Fault]) -> "SongsIn":
-        """Return the same with an error in place of some of the sound songs, by their rows among those."""
+        """Return the same, checked, with an error in place of some of the sound songs, by their rows among those."""
+        if not faults:
+            return replace(self, is_checked=True)
         places = [place for place in range(len(self.song_ids)) if place not in self.errors]
         wrong = {places[row]: SongError(fault.of_song(self.song_ids[places[row]])) for row, fault in faults.items()}
         rows = np.array([row for row in range(len(self.sound)) if row not in faults], dtype=np.int64)
-        return replace(self, sound=self.sound.take(rows), errors=self.errors | wrong)
+        return replace(self, sound=self.sound.take(rows), errors=self.errors | wrong, is_checked=True)
 
 
 def counted(found: int, max_songs: int) -> None:

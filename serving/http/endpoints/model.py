@@ -1,10 +1,9 @@
 """GET /v1/model: which bundle answers, and how good it is."""
 
 from pydantic import TypeAdapter
-from starlette.responses import Response
 
 from segue.serving.bundle.manifest import Manifest
-from segue.serving.http.endpoints.endpoint import Asked, Endpoint, json_response, problems
+from segue.serving.http.endpoints.endpoint import Asked, Endpoint, Response, json_response, problems
 
 PUBLIC = (
     "format_version", "version", "classes", "units", "features", "feature_names", "threshold_nats", "guarantee",

@@ -1,10 +1,8 @@
 """POST /v1/admin/reload: read the bundle's folder again."""
 
-from starlette.responses import Response
-
 from segue.errors import SegueError
 from segue.serving.http import schemas
-from segue.serving.http.endpoints.endpoint import Asked, Endpoint, json_response, problems
+from segue.serving.http.endpoints.endpoint import Asked, Endpoint, Response, json_response, problems
 from segue.serving.http.refusal import Refusal
 
 

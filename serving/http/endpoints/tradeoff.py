@@ -2,9 +2,7 @@
 
 from dataclasses import asdict
 
-from starlette.responses import Response
-
-from segue.serving.http.endpoints.endpoint import Asked, Endpoint, json_response, problems
+from segue.serving.http.endpoints.endpoint import Asked, Endpoint, Response, json_response, problems
 
 
 async def tradeoff(asked: Asked) -> Response:

@@ -272,7 +272,7 @@ def test_a_refused_request_leaves_nothing_behind_for_the_garbage_collector(own_s
         gc.garbage.clear()
         gc.enable()
     assert 400 <= status < 500
-    assert held_after == held_before
+    assert held_after <= held_before  # A thread may have held on to the first one for a moment.
     assert kept == held == []
 
 
