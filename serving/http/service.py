@@ -35,7 +35,7 @@ from segue.serving.http.server_folder import ServerFolder
 from segue.serving.http.settings import Settings
 from segue.serving.http.tokens import Tokens
 from segue.serving.http.watchdog import Watchdog
-from segue.serving.http.worker import prepare_worker
+from segue.serving.http.worker import count_workers, prepare_worker
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class GuardedService(Service[Any]):
 @bentoml.service(
     name="segue-cascade",
     service_class=GuardedService,
-    workers=Settings.from_environment().workers,
+    workers=count_workers(Settings.from_environment()),
     tracing={"excluded_urls": [".*"]},
     logging={"access": {"enabled": False}},
     image=ImageWithBundle(),

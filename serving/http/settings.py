@@ -37,7 +37,8 @@ class Settings:
     shadow: Annotated[Path | None, unset("BUNDLE")] = None  # A challenger that is asked too, and only counted.
     shadow_share: Share = 0.1  # Share of the requests that the challenger is asked about.
     provider: Provider = "auto"  # Where the models run; auto takes a GPU where there is one.
-    workers: Count = 1  # Processes that answer; a second one answers while a killed one comes back.
+    # Processes that answer. Default: one for each core that may be used, and one where the models run on a GPU.
+    workers: Annotated[Count | None, unset("INT")] = None
     threads: Count = 1  # Threads of each model, in each worker; at small batches one is faster than two.
     max_body_bytes: Count = 32 * 2**20  # Largest body, as received and after gzip.
     max_songs: Count = 1024  # Most songs of a request.

@@ -15,13 +15,21 @@ from typing import Any
 
 from uvicorn.config import LOOP_FACTORIES
 
+from segue.machine import usable_cores
 from segue.serving.http.settings import Settings
+from segue.serving.runtime import installed_wheels
 
 PARENT_CHECKED_EVERY_S = 0.5
 FEW_CONNECTIONS = 64  # Of a worker. More are spread well enough by chance.
 ACCEPTED_AT_ONCE = 1
 
 logger = logging.getLogger(__name__)
+
+
+def count_workers(settings: Settings) -> int:
+    """Return how many processes answer: what the settings say, else one a core; a GPU is one process's."""
+    on_gpu = settings.provider != "cpu" and "onnxruntime-gpu" in installed_wheels()
+    return settings.workers or (1 if on_gpu else usable_cores())
 
 
 def prepare_worker(settings: Settings) -> None:

@@ -26,12 +26,20 @@ def free_port() -> int:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return this process's environment without its BentoML settings, and with a home for BentoML and `uv` on PATH."""
+    """Return this process's environment without its BentoML settings, and with a home for BentoML and `uv` on PATH.
+
+    One worker answers, unless a test says how many.
+    """
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("BENTOML", "PROMETHEUS", "SEGUE"))
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return kept | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true", "PATH": path}
+    return kept | {
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "PATH": path,
+        "SEGUE_WORKERS": "1",
+    }
 
 
 @dataclass(frozen=True)
