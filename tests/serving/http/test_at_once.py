@@ -56,6 +56,7 @@ def warm(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Warm]:
         for name, model in zip(loaded.manifest.rung_names, engine._models, strict=True):
             assert model is not None
             monkeypatch.setattr(model, "_cost_s", (0.0, (cost_s or {}).get(name, 1e-6)))
+            monkeypatch.setattr(model, "_learn", lambda *_: None)
             predict = model._model.predict
 
             def asked(songs: Songs, name: str = name, predict: Any = predict) -> Predictions:
@@ -122,6 +123,19 @@ def test_a_turn_takes_no_more_than_it_has_time_for(warm: Callable[..., Warm]) ->
     for said in found:
         check(engine, said, Songs.of(SONGS[1:2]), np.inf)
     assert engine.asked == [("student", 4, True), ("student", 4, True), ("student", 2, True)]
+
+
+def test_a_model_that_was_warmed_up_on_a_busy_machine_is_found_to_be_quick(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    engine = Engine.open(loaded, Settings(), Monitoring(CollectorRegistry()))
+    (teacher,) = engine._models[1:]
+    assert teacher is not None
+    teacher._cost_s = (SLOW_S, SLOW_S)
+    ask_all(engine, [request(SONGS[1])], [-1.0])
+    assert teacher.seconds(1) < SLOW_S / 10
+    found = teacher.seconds(1)
+    teacher._learn(1, SLOW_S)
+    assert teacher.seconds(1) == found
 
 
 def test_what_takes_long_goes_on_in_a_thread_and_the_easy_songs_do_not_wait(warm: Callable[..., Warm]) -> None:
