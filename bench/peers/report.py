@@ -75,7 +75,8 @@ class PeersBenchmark:
     results: Results
 
     def __str__(self) -> str:
-        parts = [_lanes_table(self.results), _servers_table(self.results), *self.results.notes]
+        notes = "\n".join(f"- {note}" for note in self.results.notes)
+        parts = [_lanes_table(self.results), _servers_table(self.results), notes]
         return "\n\n".join([*parts, *filter(None, [self.results.warning]), self.results.origin])
 
 
