@@ -20,7 +20,7 @@ import orjson
 import pyarrow as pa
 from onnx import helper
 
-from segue.bench.speed import synthetic
+from segue.bench.bundle_speed import synthetic
 from segue.data.song import Songs
 from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.bundle.manifest import MANIFEST

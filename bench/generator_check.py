@@ -25,12 +25,12 @@ from tabulate import tabulate
 from tqdm import tqdm
 from tyro.conf import Positional
 
+from segue.bench.bundle_speed import synthetic
 from segue.bench.generator import Address, closed_loop
 from segue.bench.peers.wrk import write_requests, wrk
 from segue.bench.request_bodies import BODIES, requests
 from segue.bench.results import Figure, Results, Watch, command_of, results
 from segue.bench.servers import serving
-from segue.bench.speed import synthetic
 from segue.command import run
 from segue.data.song import Floats
 from segue.publish import write_block

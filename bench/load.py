@@ -30,10 +30,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 from tyro.conf import Positional
 
+from segue.bench.bundle_speed import synthetic
 from segue.bench.generator import Address, Load, closed_loop, open_loop
 from segue.bench.request_bodies import requests
 from segue.bench.results import Figure, Results, Watch, command_of, results
-from segue.bench.speed import synthetic
 from segue.command import run
 from segue.data.song import Floats
 from segue.data.table import SongTable

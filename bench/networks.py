@@ -1,17 +1,15 @@
-"""The networks that `segue.bench.models` measures: graphs of the study's sizes, and the study's teacher in eager torch.
+"""The study's networks: as graphs, in every form that Segue writes, and in eager torch, as the study ran them.
 
-The eager teacher runs as the study ran it: cell by cell, with the input and the state of a step joined before one
-product.
+The eager teacher runs cell by cell, with the input and the state of a step joined before one product.
 """
 
-import time
 from collections.abc import Iterator
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from segue.data.song import N_FEATURES, Floats
+from segue.data.song import N_FEATURES, WINDOW, Floats
 from segue.export.graphs.build import graph_of
 from segue.export.graphs.int8 import Int8
 from segue.training.networks.build import SingleConfig, build
@@ -30,11 +28,11 @@ STUDENTS = {
 class EagerTeacher(nn.Module):
     """h' = tanh(BN(W [x, h])), a step at a time."""
 
-    def __init__(self, *, state: int) -> None:
-        """Make an untrained teacher."""
+    def __init__(self, *, state: int, batch_norm: bool = True) -> None:
+        """Make an untrained teacher; the study measured the speed of one without batch normalisation."""
         super().__init__()
         self.affine = nn.Linear(N_FEATURES + state, state)
-        self.norm = nn.BatchNorm1d(state, eps=EPS)
+        self.norm = nn.BatchNorm1d(state, eps=EPS) if batch_norm else nn.Identity()
         self.readout = nn.Linear(state, len(CLASSES))
 
     def forward(self, segments: Tensor) -> Tensor:
@@ -45,12 +43,17 @@ class EagerTeacher(nn.Module):
         logits: Tensor = self.readout(h)
         return logits
 
-    def seconds(self, batch: Tensor) -> float:
-        """Return how long the answer to segments (n, 120, 25) takes."""
-        with torch.inference_mode():
-            started = time.perf_counter()
-            self(batch)
-            return time.perf_counter() - started
+
+class EagerStudent(nn.Sequential):
+    """The study's student: 3000 -> hidden -> classes, batch normalisation and tanh between."""
+
+    def __init__(self, *, hidden: int) -> None:
+        """Make an untrained student."""
+        flat = WINDOW * N_FEATURES
+        super().__init__(
+            nn.Flatten(), nn.Linear(flat, hidden), nn.BatchNorm1d(hidden, eps=EPS), nn.Tanh(),
+            nn.Linear(hidden, len(CLASSES)),
+        )  # fmt: skip
 
 
 def graphs(songs: Floats) -> Iterator[tuple[str, onnx.ModelProto]]:

@@ -23,17 +23,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import psutil
 from pydantic import Field, TypeAdapter, ValidationError
 from scipy.stats import binom
+from tabulate import tabulate
 
 from segue.atomic import atomic_file
-from segue.command import to_json
+from segue.command import DONE, to_json
 from segue.errors import ConfigError
 from segue.machine import Machine, this_machine
 from segue.provenance import Provenance, provenance
 
 FORMAT: Literal[1] = 1
+SLOWER = 5  # Exit code: something got slower than in an older run.
 BUSY_SHARE = 0.05  # Of the machine: when others used more, the figures are suspect.
 CONFIDENCE = 0.95  # Of the interval of a median.
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -48,10 +51,10 @@ class Figure:
     group: str  # Figures of one group are drawn and compared together: "models", "peers".
     name: str  # What was measured: "throughput", "p99", "memory".
     unit: str  # "songs/s", "ms", "MB", "share"
-    value: Finite  # The median of the rounds.
-    low: Finite  # The spread: the interval of that median, see `median_interval`.
+    value: Finite  # The median of the rounds; of a latency, a quantile of all calls.
+    low: Finite  # The spread: its 95 % interval, see `median_interval`.
     high: Finite
-    rounds: tuple[Finite, ...]  # What each round found; one where it was measured once.
+    rounds: tuple[Finite, ...]  # What each round found; empty where the value is not a median of rounds.
     better: Better
     conditions: dict[str, Condition]  # {"model": "student", "batch_songs": 256, "threads": 2}
 
@@ -65,6 +68,17 @@ class Figure:
         low, high = median_interval(rounds)
         values = tuple(float(one) for one in rounds)
         return cls(group, name, unit, statistics.median(values), low, high, values, better, conditions)
+
+    @classmethod
+    def quantile(
+        cls, group: str, name: str, unit: str, samples: Sequence[float], q: float, *, better: Better = "lower",
+        **conditions: Condition,
+    ) -> "Figure":  # fmt: skip
+        """Return a quantile of many samples, with the interval that `quantile_interval` gives; it has no rounds."""
+        if not len(samples):
+            raise ConfigError(f"{group}, {name}: expected samples, found none")
+        low, high = quantile_interval(samples, q)
+        return cls(group, name, unit, float(np.quantile(samples, q)), low, high, (), better, conditions)
 
     @property
     def key(self) -> tuple[Condition, ...]:
@@ -83,6 +97,43 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A figure that is not what it was, beyond noise."""
+
+    figure: str
+    unit: str
+    old: float
+    new: float
+    times_slower: float  # With the machine's own change taken out; below 1 it is faster.
+    low: float  # The 95 % interval of that.
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run beside an older one; see `segue.bench.compare`."""
+
+    old: str  # Where the older figures come from.
+    compared: int  # Figures.
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def slower(self) -> tuple[Change, ...]:
+        """What got slower."""
+        return tuple(one for one in self.changes if one.times_slower > 1)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{one.figure}: {_in_words(one.times_slower)} ({one.low:.2f} to {one.high:.2f} times the time), "
+            f"{one.old:,.4g} -> {one.new:,.4g} {one.unit}"
+            for one in self.changes
+        ]
+        found = lines or ["Nothing is slower or faster beyond noise."]
+        return "\n".join([f"{self.compared} figures compared with {self.old}", *self.notes, *found])
+
+
+@dataclass(frozen=True)
 class Results:
     """One run of one benchmark."""
 
@@ -95,6 +146,19 @@ class Results:
     provenance: Provenance  # Commit, versions, when.
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()  # What a reader of the figures must know, a sentence each.
+    comparison: Comparison | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """5 where something got slower than in an older run, else 0."""
+        return SLOWER if self.comparison and self.comparison.slower else DONE
+
+    def __str__(self) -> str:
+        parts = [self.origin, *([f"warning: {self.warning}"] if self.warning else []), *self.notes]
+        for group in dict.fromkeys(one.group for one in self.figures):
+            headers, rows = table([one for one in self.figures if one.group == group])
+            parts.append(f"{group}\n{tabulate(rows, headers, disable_numparse=True, colalign=_align(headers, rows))}")
+        return "\n\n".join([*parts, *([str(self.comparison)] if self.comparison else [])])
 
     @property
     def warning(self) -> str | None:
@@ -189,6 +253,53 @@ def read_results(path: Path) -> Results:
         ) from None
 
 
+def table(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
+    """Return headers and rows: a row for each set of conditions, a column for each name, values with their spread."""
+    names = list(dict.fromkeys((one.name, one.unit) for one in figures))
+    conditions = list(dict.fromkeys(key for one in figures for key in one.conditions))
+    rows: dict[tuple[Condition, ...], dict[tuple[str, str], str]] = {}
+    for one in figures:
+        row = rows.setdefault(tuple(one.conditions.get(key, "") for key in conditions), {})
+        row[one.name, one.unit] = f"{plain(one.value)}{spread(one)}"
+    headers = [*(key.replace("_", " ") for key in conditions), *(f"{name}, {unit}" for name, unit in names)]
+    return headers, [[*map(_shown, key), *(row.get(name, "") for name in names)] for key, row in rows.items()]
+
+
+def plain(value: float) -> str:
+    """Return a number with three digits or more."""
+    return f"{value:,.0f}" if abs(value) >= 100 or value == 0 else f"{value:.3g}"
+
+
+def spread(one: Figure) -> str:
+    """Return a figure's spread as ` (low-high)`, or nothing where there is none."""
+    return "" if one.low == one.high else f" ({plain(one.low)}-{plain(one.high)})"
+
+
+def _shown(value: Condition) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _align(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    texts = [any(not cell[:1].isdigit() for row in rows if (cell := row[at])) for at in range(len(headers))]
+    return ["left" if text else "right" for text in texts]
+
+
+def _in_words(times_slower: float) -> str:
+    """Say a change in words: `1.30 times as slow`, `1.30 times as fast`."""
+    return f"{times_slower:.2f} times as slow" if times_slower > 1 else f"{1 / times_slower:.2f} times as fast"
+
+
+def quantile_interval(samples: Sequence[float], q: float) -> tuple[float, float]:
+    """Return the interval of a quantile: two of the samples, between which the true one lies with 95 % confidence.
+
+    No distribution is assumed, but that samples are independent. Where they are too few, it ends at the smallest or
+    the largest, and holds less.
+    """
+    ordered, n = np.sort(np.asarray(samples, dtype=np.float64)), len(samples)
+    low, high = (int(binom.ppf(share, n, q)) for share in ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return float(ordered[max(low - 1, 0)]), float(ordered[min(high, n - 1)])
+
+
 def median_interval(rounds: Sequence[float]) -> tuple[float, float]:
     """Return the interval of the median: two of the rounds, between which the true one lies with 95 % confidence.
 
@@ -202,11 +313,22 @@ def median_interval(rounds: Sequence[float]) -> tuple[float, float]:
     return ordered[k - 1], ordered[n - k]
 
 
-def command_of(verb: str, argv: Sequence[str]) -> str:
-    """Return what was typed, of paths the last name only: a committed file must not tell where someone's files lie."""
-    return shlex.join(
-        [*verb.split(), *(word if "://" in word else re.sub("^([^=]*=)?.*/", r"\1", word) for word in argv)]
-    )
+def command_of(verb: str, *words: object, **options: object) -> str:
+    """Return what to type for `verb` with these words and options; those that are None or False are left out.
+
+    Of a path only the last name is told: a committed file must not say where someone's files lie.
+    """
+    typed = [*verb.split(), *(_typed(word) for word in words if word is not None)]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            given = value if isinstance(value, tuple) else () if value is True else (value,)
+            typed += [f"--{name.replace('_', '-')}", *map(_typed, given)]
+    return shlex.join(typed)
+
+
+def _typed(word: object) -> str:
+    text = str(word)
+    return text if "://" in text else re.sub("^([^=]*=)?.*/", r"\1", text)
 
 
 def _processor_seconds() -> tuple[float, float, float] | None:

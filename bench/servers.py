@@ -40,18 +40,20 @@ class Server:
 
 
 @contextmanager
-def serving(bundle: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serving(bundle: Path, settings: Mapping[str, str] | None = None, app: str | None = None) -> Iterator[Server]:
     """Run the service of a bundle until the block ends; it is ready by then.
 
-    It has its default settings but for `settings`, by their environment variables, and an admin.
+    It has its default settings but for `settings`, by their environment variables, and an admin. With `app`, a factory
+    as uvicorn names it, that application runs behind uvicorn instead.
     """
     port = _free_port()
+    words = ("segue", "serve", str(bundle)) if app is None else ("uvicorn", app, "--factory", "--no-access-log")
     with TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         environment = _environment(bundle, Path(folder)) | {"SEGUE_TOKENS": "admin=root"} | dict(settings or {})
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "segue", "serve", str(bundle), "--host", "127.0.0.1", "--port", str(port)],
+                [sys.executable, "-m", *words, "--host", "127.0.0.1", "--port", str(port)],
                 env=environment, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         try:

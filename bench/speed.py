@@ -1,142 +1,83 @@
-"""Measure songs per second and latency of every rung and of the cascade, all in one run.
+"""Measure a bundle: songs per second and latency of student, teacher and cascade, and what the dial trades for them.
 
-Every figure is the median over many calls, from songs in memory to answers. Absolute figures drift with the machine;
-the ratio to the teacher is what to quote.
+All are called in turn, round after round, from songs in memory to answers. In the same rounds the machine shows what it
+can do: products of matrices and copies of memory. "of ceiling" is how much of that a model reaches. Absolute figures
+drift with the machine; ratios and shares are what to quote. Spreads are 95 % intervals of the median.
 
-Example:
-    segue bench artifacts/bundle
+With --study, the study's own measurement instead: its eager teacher and student beside Segue's models, pass after pass
+over 50,000 songs. Needs the extra `train`.
+
+Examples:
+    segue bench artifacts/bundle --quick
+    segue bench artifacts/bundle --songs artifacts/test.arrow --out before.json
+    segue bench artifacts/bundle --songs artifacts/test.arrow --compare before.json
 """
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from tabulate import tabulate
-from tqdm import tqdm
 from tyro.conf import Positional
 
+from segue.bench.bundle_speed import Plan, measure_bundle
+from segue.bench.compare import compare as compare_runs
+from segue.bench.results import Results, Watch, command_of, read_results, results
 from segue.command import run
-from segue.data.song import Songs
-from segue.data.synth import Difficulty, draw_genres, draw_songs
-from segue.data.table import SongTable
-from segue.errors import ConfigError, SongError
-from segue.machine import usable_cores
-from segue.provenance import Provenance, provenance
+from segue.errors import ConfigError
 from segue.serving.bundle.load import load_bundle
-from segue.serving.cascade import Cascade, open_cascade
 from segue.serving.runtime import Provider
-from segue.serving.tables import check_units
-from segue.serving.timing import seconds_per_call
-
-
-@dataclass(frozen=True)
-class Speed:
-    """One rung, or the cascade, at one batch size."""
-
-    model: str  # The name of the rung: student, teacher, or student:9 where a model has several.
-    batch_songs: int
-    songs_per_s: float
-    p50_ms: float  # A call with the whole batch.
-    p99_ms: float
-    times_teacher: float  # Songs/s over the teacher's, same batch, same run.
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """What `segue bench` measured."""
-
-    bundle: Path
-    version: str
-    fallback_rate: float  # Of the songs it was measured on.
-    threads: int
-    speeds: tuple[Speed, ...]
-    provenance: Provenance
-
-    def __str__(self) -> str:
-        table = tabulate(
-            [tuple(vars(speed).values()) for speed in self.speeds],
-            ("", "batch", "songs/s", "p50 ms", "p99 ms", "x teacher"),
-            floatfmt=("", "", ",.0f", ".2f", ".2f", ".1f"),
-        )
-        return (
-            f"{self.bundle} (version {self.version}), {self.threads} threads, {self.provenance.machine}\n"
-            f"{self.fallback_rate:.0%} of the songs fall back at the default threshold\n\n{table}"
-        )
 
 
 def bench(
-    bundle: Positional[Path],
+    bundle: Positional[Path | None] = None,
     songs: Path | None = None,
-    batches: tuple[int, ...] = (1, 16, 256, 1024),
-    seconds: float = 1.0,
-    threads: int | None = None,
+    quick: bool = False,
+    study: bool = False,
+    compare: Path | None = None,
+    out: Path | None = None,
+    batches: tuple[int, ...] | None = None,
+    threads: tuple[int, ...] | None = None,
+    seconds: float | None = None,
     provider: Provider = "auto",
-) -> Benchmark:
+) -> Results:
     """Measure songs per second and latency.
 
     Args:
-        bundle: The bundle's folder.
-        songs: A song table to measure on. Default: synthetic songs.
-        batches: Songs in a call.
-        seconds: How long each figure is measured.
-        threads: Threads of each model. Default: one for each core.
+        bundle: The bundle's folder; the study can do without.
+        songs: A song table to measure on; with labels, accuracy along the dial is measured too. Default: synthetic
+            songs.
+        quick: Fewer batch sizes, threads and rounds.
+        study: The study's measurement instead: 20 passes over 50,000 songs, its eager networks beside Segue's models.
+        compare: An older run, by --out or --json; say what got slower, and end with exit code 5 if something did.
+        out: A file for the results, as JSON.
+        batches: Songs in a call. Default: 1 8 64 256 1024; quick: 1 64 1024.
+        threads: Threads of each model, each number of them in turn. Default: 1, and one for each core; quick: only
+            the latter.
+        seconds: How long each figure is measured. Default: 1; quick: 0.4.
         provider: Where the models run; auto takes a GPU where there is one.
     """
-    if not batches or min(batches) < 1 or seconds <= 0:
-        raise ConfigError(f"expected batches of at least 1 song and seconds above 0, found {batches} and {seconds}")
-    opened = load_bundle(bundle)
-    cascade = open_cascade(opened, provider=provider, threads=threads)
-    if songs is None:
-        sample = synthetic(max(batches), len(opened.manifest.classes))
-    else:
-        table = SongTable(songs)
-        check_units(table, opened)
-        if not len(table):
-            raise SongError(f"{songs}: expected songs to measure on, found none")
-        sample = table.songs(np.resize(np.arange(len(table)), max(batches)))
-    names = opened.manifest.rung_names
-    speeds: list[Speed] = []
-    for batch in tqdm(batches, unit=" batch sizes", disable=None, file=sys.stderr):
-        speeds += _measure(cascade, names, sample[:batch], seconds)
-    return Benchmark(
-        bundle=bundle,
-        version=opened.manifest.version,
-        fallback_rate=float(cascade.answer(sample).fell_back.mean()),
-        threads=threads or usable_cores(),
-        speeds=tuple(speeds),
-        provenance=provenance(),
+    command = command_of(
+        "segue bench", bundle, songs=songs, quick=quick, study=study, batches=batches, threads=threads, seconds=seconds
     )
+    plan = Plan.of(quick, batches, threads, seconds)
+    older = None if compare is None else read_results(compare)
+    opened = None if bundle is None else load_bundle(bundle)
+    if study:
+        from segue.bench.study import measure_study  # Needs torch.
 
-
-def synthetic(n_songs: int, n_classes: int) -> Songs:
-    """Return synthetic songs of 120 segments."""
-    difficulty = Difficulty()
-    genres = draw_genres(max(n_classes, 2), 0, difficulty)
-    return Songs.of(draw_songs(n_songs, genres, difficulty, np.random.default_rng(0))[0])
-
-
-def _measure(cascade: Cascade, names: Sequence[str], songs: Songs, seconds: float) -> list[Speed]:
-    """Measure each rung, by its name, and the cascade."""
-    calls: dict[str, Callable[[], object]] = {
-        name: partial(model.predict, songs) for name, model in zip(names, cascade.models, strict=True)
-    }
-    calls["cascade"] = partial(cascade.answer, songs)
-    taken = {name: np.array(seconds_per_call(call, budget_s=seconds)) for name, call in calls.items()}
-    teacher_s = float(np.median(taken[names[-1]]))
-    return [
-        Speed(
-            model=name,
-            batch_songs=len(songs),
-            songs_per_s=len(songs) / float(np.median(times)),
-            p50_ms=float(np.median(times)) * 1e3,
-            p99_ms=float(np.quantile(times, 0.99)) * 1e3,
-            times_teacher=teacher_s / float(np.median(times)),
-        )
-        for name, times in taken.items()
-    ]
+        found = measure_study(opened, command, songs=songs, quick=quick)
+    elif opened is None:
+        raise ConfigError("expected a bundle to measure, found none: segue bench BUNDLE")
+    else:
+        with Watch() as watch:
+            figures = measure_bundle(opened, songs, plan, provider)
+        found = results("bench", command, figures, watch, [f"Bundle {opened.manifest.version}."])
+    if older is not None:
+        found = replace(found, comparison=compare_runs(found, older))
+    if out is not None:
+        found.write(out)
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -90,7 +90,7 @@ def compare(
     # A server that left the family of this process is not another's, as the watch would have it.
     shares = [one.others_share for measured in found.lanes.values() for one in measured]
     watch.others_share = statistics.fmean(shares) if shares else None
-    measured = results("peers", command_of(COMMAND, sys.argv[1:]), [*found.figures()], watch, [*found.notes()])
+    measured = results("peers", command_of(COMMAND, *sys.argv[1:]), [*found.figures()], watch, [*found.notes()])
     if out is not None:
         measured.write(out)
     benchmark = PeersBenchmark(measured)

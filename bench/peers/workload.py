@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from segue.bench.bundle_speed import synthetic
 from segue.bench.peers.dialects import Probs
-from segue.bench.speed import synthetic
 from segue.data.song import Floats, Songs
 from segue.data.table import SongTable
 from segue.errors import ConfigError

@@ -70,9 +70,11 @@ def test_few_rounds_span_all_of_them() -> None:
 
 
 def test_a_command_tells_no_folder_of_anyone() -> None:
-    argv = ["/home/me/bundle", "--songs=/data/my songs.arrow", "--batches", "1", "http://127.0.0.1:3000/v1"]
-    typed = "segue bench bundle '--songs=my songs.arrow' --batches 1 http://127.0.0.1:3000/v1"
-    assert command_of("segue bench", argv) == typed
+    options = {"songs": Path("/data/my songs.arrow"), "batches": (1, 8), "quick": True, "study": False, "out": None}
+    typed = "segue bench bundle --songs 'my songs.arrow' --batches 1 8 --quick"
+    assert command_of("segue bench", Path("/home/me/bundle"), **options) == typed
+    argv = ["http://127.0.0.1:3000/v1", "--out=/home/me/load.json", "/home/me/bundle"]
+    assert command_of("segue load", *argv) == "segue load http://127.0.0.1:3000/v1 --out=load.json bundle"
 
 
 SPIN = "import time; start = time.process_time()\nwhile time.process_time() < start + {}: pass"

@@ -1,11 +1,15 @@
-"""The benchmark: its figures fit together, whatever the machine."""
+"""The benchmark of a bundle: its figures fit together, whatever the machine."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from segue.bench.speed import Benchmark, bench, main
+from segue.bench.ceilings import WINDOW_BYTES, flop_per_window
+from segue.bench.compare import CEILINGS
+from segue.bench.results import Condition, Results, read_results
+from segue.bench.speed import bench, main
 from segue.data.table import SongTable
 from segue.errors import ConfigError, SongError
 from segue.serving.bundle.load import load_bundle
@@ -14,44 +18,75 @@ from tests.support.random_songs import random_batch, save
 
 
 @pytest.fixture(scope="module")
-def measured(bundle: Path, mixed_songs: Path) -> Benchmark:
-    return bench(bundle, mixed_songs, batches=(1, 40), seconds=0.01, threads=1)
+def measured(bundle: Path, mixed_songs: Path) -> Results:
+    return bench(bundle, mixed_songs, batches=(1, 40), seconds=0.01, threads=(1,), quick=True)
 
 
-def test_every_model_is_measured_at_every_batch(measured: Benchmark) -> None:
-    assert [(speed.batch_songs, speed.model) for speed in measured.speeds] == [
-        (batch, model) for batch in (1, 40) for model in ("student", "teacher", "cascade")
+def test_every_model_is_measured_at_every_batch(measured: Results) -> None:
+    conditions = [one.conditions for one in measured.select("models", "throughput")]
+    assert conditions == [
+        {"model": model, "batch_songs": batch, "threads": 1}
+        for batch in (1, 40)
+        for model in ("student", "teacher", "cascade")
     ]
-    assert measured.threads == 1
+    assert measured.command.startswith("segue bench bundle --songs ")
 
 
-def test_rates_latencies_and_ratios_fit_together(measured: Benchmark) -> None:
-    teacher = {speed.batch_songs: speed.songs_per_s for speed in measured.speeds if speed.model == "teacher"}
-    for speed in measured.speeds:
-        assert speed.songs_per_s == pytest.approx(speed.batch_songs / speed.p50_ms * 1e3)
-        assert speed.p99_ms >= speed.p50_ms
-        assert speed.times_teacher == pytest.approx(speed.songs_per_s / teacher[speed.batch_songs])
+def test_rates_and_latencies_fit_together(measured: Results) -> None:
+    for throughput in measured.select("models", "throughput"):
+        p50, p90, p99 = (measured.select("models", name, **throughput.conditions)[0] for name in ("p50", "p90", "p99"))
+        assert p50.value <= p90.value <= p99.value
+        assert p50.low <= p50.value <= p50.high
+        batch = throughput.conditions["batch_songs"]
+        assert isinstance(batch, int)
+        assert min(throughput.rounds) <= batch / p50.value * 1e3 <= max(throughput.rounds)
 
 
-def test_the_fallback_rate_is_that_of_the_songs(measured: Benchmark, bundle: Path, mixed_songs: Path) -> None:
+def test_the_share_of_the_ceiling_is_that_of_the_slower_of_products_and_copies(measured: Results, bundle: Path) -> None:
     loaded = load_bundle(bundle)
-    answers = open_cascade(loaded).answer(SongTable(mixed_songs).songs(range(40)))
-    assert measured.fallback_rate == answers.fell_back.mean()
-    assert measured.version == loaded.manifest.version
+    content = loaded.model(loaded.manifest.student)
+    flop = flop_per_window(content)
+    assert flop
+    (product,), (copy,) = (measured.select("ceilings", name) for name in ("matrix product", "memory copy"))
+    conditions: dict[str, Condition] = {"model": "student", "batch_songs": 40, "threads": 1}
+    (share,), (rate,) = (measured.select("models", name, **conditions) for name in ("of ceiling", "throughput"))
+    windows = loaded.manifest.student.windows
+    for found, songs_per_s, gflop_per_s, gb_per_s in zip(
+        share.rounds, rate.rounds, product.rounds, copy.rounds, strict=True
+    ):
+        least_s = max(windows * flop / gflop_per_s / 1e9, (windows * WINDOW_BYTES + len(content) / 40) / gb_per_s / 1e9)
+        assert found == pytest.approx(songs_per_s * least_s) or windows > 1
 
 
-def test_the_verb_prints_a_table_for_people(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(bundle), "--batches", "2", "--seconds", "0.01"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert f"version {load_bundle(bundle).manifest.version}" in lines[0]
-    assert [line.split()[:2] for line in lines[-3:]] == [["student", "2"], ["teacher", "2"], ["cascade", "2"]]
+def test_the_dial_trades_agreement_for_speed(measured: Results, bundle: Path, mixed_songs: Path) -> None:
+    rates = {one.conditions["asked"]: one.value for one in measured.select("dial", "fallback rate")}
+    assert rates[0.0] == 0
+    assert rates[1.0] == 1
+    agreement = {one.conditions["asked"]: one for one in measured.select("dial", "agreement with the teacher")}
+    assert agreement[1.0].value == 1
+    cascade = open_cascade(load_bundle(bundle))
+    table = SongTable(mixed_songs)
+    songs = table.songs(np.resize(np.arange(len(table)), 1024))
+    same = cascade.student.predict(songs).probs.argmax(axis=1) == cascade.teacher.predict(songs).probs.argmax(axis=1)
+    assert agreement[0.0].value == same.mean()
+    assert agreement[0.0].low < same.mean() < agreement[0.0].high or same.mean() == 1
 
 
-def test_with_json_the_result_is_one_document(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(bundle), "--batches", "1", "3", "--seconds", "0.01", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert [speed["batch_songs"] for speed in printed["speeds"]] == [1, 1, 1, 3, 3, 3]
-    assert printed["provenance"]["machine"]
+def test_the_verb_prints_tables_and_writes_what_another_run_is_compared_with(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The figures of three milliseconds tell nothing, but both runs have them."""
+    words = [str(bundle), "--quick", "--batches", "2", "--seconds", "0.01"]
+    out = tmp_path / "results.json"
+    assert main([*words, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert f"Bundle {load_bundle(bundle).manifest.version}." in printed
+    assert "songs/s" in printed
+    main([*words, "--compare", str(out), "--json"])
+    again = json.loads(capsys.readouterr().out)
+    with_rounds = [one for one in read_results(out).figures if len(one.rounds) >= 7 and one.group != CEILINGS]
+    assert again["comparison"]["compared"] == len(with_rounds)
+    assert again["machine"]["cores"] >= 1
 
 
 def test_songs_that_cannot_be_measured_are_refused(bundle: Path, tmp_path: Path) -> None:
@@ -65,5 +100,7 @@ def test_songs_that_cannot_be_measured_are_refused(bundle: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(("batches", "seconds"), [((), 1.0), ((4, 0), 1.0), ((1,), 0.0)])
 def test_nothing_to_measure_is_refused(bundle: Path, batches: tuple[int, ...], seconds: float) -> None:
-    with pytest.raises(ConfigError, match="expected batches of at least 1 song and seconds above 0, found "):
+    with pytest.raises(ConfigError, match="expected batches of at least 1 song, at least 1 thread and seconds above 0"):
         bench(bundle, batches=batches, seconds=seconds)
+    with pytest.raises(ConfigError, match="expected a bundle to measure, found none"):
+        bench()

@@ -1,0 +1,98 @@
+"""Compare two runs of one benchmark: what got slower, or faster, beyond noise.
+
+Machines drift: by far the most of what moves a figure from run to run is the machine. So every figure is taken relative
+to the matrix product that the same round of the same run measured with as many threads; what is left is ours.
+
+A figure counts as changed when it is more than `TOLERANCE` slower or faster even by a cautious estimate: a one-sided
+Mann-Whitney test of its rounds against the old ones, moved by the tolerance. The test assumes no distribution. Over all
+figures of a comparison together, an unchanged program is reported in at most 5 % of comparisons (Holm's correction).
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import mannwhitneyu, norm
+
+from segue.bench.results import CONFIDENCE, Change, Comparison, Figure, Results
+from segue.errors import ConfigError
+from segue.serving.predictions import Doubles
+
+TOLERANCE = 1.1  # Times the time: what a machine gives or takes between two runs, its products taken out.
+LEAST_ROUNDS = 7  # With fewer, no change of one figure among many could be told from noise.
+CEILINGS, PRODUCT = "ceilings", "matrix product"
+
+
+def compare(new: Results, old: Results) -> Comparison:
+    """Return what changed between two runs of one benchmark.
+
+    Raises:
+        ConfigError: they are of different benchmarks, or have no figures in common.
+    """
+    if new.kind != old.kind:
+        raise ConfigError(f"expected two runs of one benchmark, found one of {old.kind!r} and one of {new.kind!r}")
+    before = {one.key: one for one in old.figures}
+    pairs = [
+        (before[one.key], one)
+        for one in new.figures
+        if one.group != CEILINGS and one.key in before and _is_comparable(one) and _is_comparable(before[one.key])
+    ]
+    if not pairs:
+        raise ConfigError(
+            f"expected figures in common with the older run, of at least {LEAST_ROUNDS} rounds each; found none: "
+            "measure both with the same options"
+        )
+    samples = [(_times(then, old), _times(now, new)) for then, now in pairs]
+    slower = _holm([_p_value(then, now) for then, now in samples])
+    faster = _holm([_p_value(now, then) for then, now in samples])
+    changes = [
+        _change(*pair, *sample)
+        for pair, sample, is_slower, is_faster in zip(pairs, samples, slower, faster, strict=True)
+        if is_slower or is_faster
+    ]
+    notes = []
+    if new.machine != old.machine:
+        notes.append(
+            f"The older run was on another machine: {old.machine}. Only what it did beside its ceilings counts."
+        )
+    return Comparison(old.origin, len(pairs), tuple(sorted(changes, key=lambda one: -one.times_slower)), tuple(notes))
+
+
+def _is_comparable(figure: Figure) -> bool:
+    return len(figure.rounds) >= LEAST_ROUNDS and min(figure.rounds) > 0
+
+
+def _times(figure: Figure, run: Results) -> Doubles:
+    """Return the log of the time that a figure stands for in each round, over the machine's; (n_rounds,)."""
+    times: Doubles = np.log(figure.rounds) * (1 if figure.better == "lower" else -1)
+    threads = figure.conditions.get("threads", 1)
+    for product in run.select(CEILINGS, PRODUCT, threads=threads):
+        if len(product.rounds) == len(figure.rounds):
+            times = times + np.log(product.rounds)  # A faster machine takes less time for all.
+    return times
+
+
+def _p_value(then: Doubles, now: Doubles) -> float:
+    """Return the p-value of "it takes at most `TOLERANCE` times as long as it did"."""
+    return float(mannwhitneyu(now - math.log(TOLERANCE), then, alternative="greater").pvalue)
+
+
+def _holm(p_values: Sequence[float]) -> list[bool]:
+    """Tell which hypotheses fall, with 5 % in all for one that should not (Holm 1979)."""
+    found = [False] * len(p_values)
+    for place, at in enumerate(np.argsort(p_values)):
+        if p_values[at] > (1 - CONFIDENCE) / 2 / (len(p_values) - place):  # Half for slower, half for faster.
+            break
+        found[at] = True
+    return found
+
+
+def _change(old: Figure, new: Figure, then: Doubles, now: Doubles) -> Change:
+    """Describe a change by the median of the differences of every new round from every old one (Hodges and Lehmann).
+
+    The interval is the one that belongs to the Mann-Whitney test, by its normal approximation.
+    """
+    differences, n, m = np.sort(np.subtract.outer(now, then).ravel()), len(now), len(then)
+    k = int(n * m / 2 - norm.ppf((1 + CONFIDENCE) / 2) * math.sqrt(n * m * (n + m + 1) / 12))
+    low, middle, high = np.exp([differences[max(k, 0)], np.median(differences), differences[n * m - 1 - max(k, 0)]])
+    return Change(f"{new.group}: {new.title}", new.unit, old.value, new.value, float(middle), float(low), float(high))
