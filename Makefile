@@ -62,8 +62,9 @@ package: setup  ## Build sdist and wheel, install the wheel elsewhere and use it
 serve: setup  ## Serve BUNDLE on PORT
 	$(BIN)/segue serve $(BUNDLE) --port $(PORT)
 
-bench: setup  ## Measure BUNDLE
-	$(BIN)/segue bench $(BUNDLE)
+bench: setup  ## Measure every part beside its baseline (QUICK=1: in minutes); saved for --benchmark-compare
+	@mkdir -p artifacts/bench
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest bench/suites --benchmark-only --benchmark-autosave $(if $(QUICK),--quick) --results artifacts/bench/suites.json
 
 # PyTriton's server is linked to Debian's Python 3.11, and so all peers have it.
 PEERS := $(patsubst bench/peers/requirements/%.txt,.venv-peers/%/done,$(wildcard bench/peers/requirements/*.txt))
@@ -76,7 +77,7 @@ peers: setup $(PEERS)  ## Compare the service of BUNDLE with other servers of th
 
 figures: setup  ## Measure the demo's bundle again and write the figures of README.md
 	$(BIN)/segue evaluate artifacts/bundle artifacts/demo/test.arrow --json > artifacts/demo.json
-	$(BIN)/segue bench artifacts/bundle --songs artifacts/demo/test.arrow --batches 1 256 1024 --json > artifacts/speed.json
+	$(BIN)/segue bench artifacts/bundle --songs artifacts/demo/test.arrow --batches 1 256 1024 --out artifacts/speed.json
 	mv artifacts/demo.json artifacts/speed.json docs/results/
 	cp artifacts/bundle/tradeoff.png artifacts/bundle/reliability.png docs/
 	$(BIN)/python -m segue.bench.figures

@@ -144,7 +144,7 @@ def audio(
     with Watch() as watch:
         figures = [figure for part in parts for figure in measure[part]()]
     notes = ["--quick: too few clips and rounds to report."] if quick else []
-    found = results("audio", command_of("python -m segue.bench.audio", sys.argv[1:]), figures, watch, notes)
+    found = results("audio", command_of("python -m segue.bench.audio", *sys.argv[1:]), figures, watch, notes)
     if out:
         found.write(out)
     return AudioFigures(found)

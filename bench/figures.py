@@ -13,6 +13,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from segue.bench.results import read_results
 from segue.command import run
 from segue.errors import ConfigError
 from segue.publish import write_block
@@ -40,21 +41,27 @@ def figures() -> Figures:
 
 def figures_text(results: Path) -> str:
     """Return the figures of README.md as Markdown, from `demo.json` and `speed.json` in the folder `results`."""
-    demo, speed = _read(results / "demo.json"), _read(results / "speed.json")
+    demo, speed = _read(results / "demo.json"), read_results(results / "speed.json")
     found = demo["evaluation"]
-    by_batch = {(one["model"], one["batch_songs"]): one for one in speed["speeds"]}
-    batches = sorted({one["batch_songs"] for one in speed["speeds"]})
+    measured = speed.select("models", "throughput")
+    threads = max((int(one.conditions["threads"]) for one in measured), default=0)
+    songs_per_s = {
+        (one.conditions["model"], int(one.conditions["batch_songs"])): one.value
+        for one in measured
+        if one.conditions["threads"] == threads
+    }
+    batches = sorted({batch for _, batch in songs_per_s})
     rows = [
-        [name, f"{found[name]['accuracy']:.3f}", *(f"{by_batch[name, batch]['songs_per_s']:,.0f}" for batch in batches)]
+        [name, f"{found[name]['accuracy']:.3f}", *(f"{songs_per_s[name, batch]:,.0f}" for batch in batches)]
         for name in ("student", "teacher", "cascade")
     ]
     headers = ["", "accuracy", *(f"songs/s, {batch} at a time" for batch in batches)]
-    made = speed["provenance"]
+    made = speed.provenance
     return (
         f"{tabulate(rows, headers, tablefmt='github', disable_numparse=True)}\n\n"
         f"Measured on {found['songs']:,} unseen synthetic songs; "
         f"{found['fallback_rate']:.0%} of them went on to the teacher.\n"
-        f"{made['time'][:10]}, commit {made['commit']}, {made['machine']}."
+        f"{made.time[:10]}, commit {made.commit}, {made.machine}."
     )
 
 

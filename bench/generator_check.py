@@ -111,7 +111,7 @@ def generator_check(
         Figure.of(GROUP, "throughput", "requests/s", per_s, better="higher", generator=name, songs=size)
         for (name, size), per_s in found.items()
     ]
-    measured = results("load", command_of(COMMAND, sys.argv[1:]), figures, watch)
+    measured = results("load", command_of(COMMAND, *sys.argv[1:]), figures, watch)
     if out is not None:
         measured.write(out)
     check = GeneratorCheck(measured)

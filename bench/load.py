@@ -167,7 +167,7 @@ def load(
     watch.others_share = None  # The service is one of the others.
     figures = [figure for case, loads in found.items() for figure in _figures(case, loads)]
     notes = [note for case, loads in found.items() for note in _notes(case, loads)]
-    measured = results("load", command_of("segue load", sys.argv[2:]), figures + highest, watch, notes)
+    measured = results("load", command_of("segue load", *sys.argv[2:]), figures + highest, watch, notes)
     if out is not None:
         measured.write(out)
     return LoadBenchmark(measured)

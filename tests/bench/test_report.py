@@ -18,13 +18,12 @@ def figure(group: str, name: str, unit: str, *rounds: float, **conditions: Condi
 
 def some_figures() -> list[Figure]:
     """Return figures of every group that has a picture of its own."""
-    loads = [
-        {"loop": "open", "body": body, "songs": 1, "offered": rate} for body in ("raw", "json") for rate in (100, 200)
+    bodies = ("raw", "json")
+    loads: list[dict[str, Condition]] = [
+        {"loop": "open", "body": body, "songs": 1, "offered": rate} for body in bodies for rate in (100, 200)
     ]
     kinds: list[dict[str, Condition]] = [
-        {"server": server, "body": body, "songs": 64}
-        for server in ("Segue", "<b>other</b>")
-        for body in ("raw", "json")
+        {"server": server, "body": body, "songs": 64} for server in ("Segue", "<b>other</b>") for body in bodies
     ]
     models: list[dict[str, Condition]] = [
         {"model": model, "batch_songs": n, "threads": 2} for model in ("student", "teacher") for n in (1, 64)
