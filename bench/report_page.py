@@ -3,18 +3,20 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from segue.bench.results import Condition, Figure, Results, plain, table
 from segue.page import FINE, INK, NONE, WATCH, drawing, svg, write_page
 
 COLOURS = (FINE, WATCH, "#2b8a3e", "#ae3ec9", "#0c8599", "#f08c00", "#495057", "#c2255c")
+WIDTH = 10.4  # Inches, of every picture: the page shows them equally wide.
 STUDY = "study, "  # How models are called whose figures the study published.
 
 
@@ -66,7 +68,7 @@ def _dial(figures: Sequence[Figure]) -> Picture:
     quality = "accuracy" if "accuracy" in names else "agreement with the teacher"
     of = {(one.name, _number(one, "asked")): one for one in figures}
     asked = sorted({_number(one, "asked") for one in figures})
-    picture, axes = plt.subplots(figsize=(8.6, 4.4), layout="constrained")
+    picture, axes = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
     speed, value = ([of[name, rate] for rate in asked] for name in ("throughput", quality))
     axes.errorbar(
         [one.value for one in speed],
@@ -80,7 +82,7 @@ def _dial(figures: Sequence[Figure]) -> Picture:
         text = "student only" if reached == 0 else "teacher only" if reached == 1 else f"{reached:.0%} fall back"
         axes.annotate(text, (x.value, y.value), (7, 5), textcoords="offset points", fontsize=8)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    _log_x(axes)
+    _log(axes, "x")
     axes.set(xlabel="songs/s", ylabel=f"{quality}, share of songs")
     axes.grid(color="0.93")
     axes.margins(x=0.16)
@@ -92,7 +94,7 @@ def _by_batch(figures: Sequence[Figure]) -> Picture:
     figures = [one for one in figures if one.name == "throughput"]
     threads = sorted({_number(one, "threads") for one in figures})
     picture, panels = plt.subplots(
-        1, len(threads), figsize=(5.2 * len(threads), 4), sharey=True, squeeze=False, layout="constrained"
+        1, len(threads), figsize=(WIDTH, 4), sharey=True, squeeze=False, layout="constrained"
     )
     for axes, number in zip(panels[0], threads, strict=True):
         some = [one for one in figures if one.conditions["threads"] == number]
@@ -100,8 +102,7 @@ def _by_batch(figures: Sequence[Figure]) -> Picture:
         axes.set(xlabel="songs in a call", title=f"{number:g} thread{'s' if number != 1 else ''}")
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
+        _log(axes, "y")
         axes.grid(color="0.93")
     panels[0][0].set_ylabel("songs/s")
     panels[0][0].legend(frameon=False)
@@ -124,9 +125,7 @@ def _latency(figures: Sequence[Figure]) -> Picture | None:
     if not quantiles:
         return None
     rates = {_without_name(one): one for one in figures if one.name == "throughput"}
-    picture, panels = plt.subplots(
-        1, len(quantiles), figsize=(5.2 * len(quantiles), 4), squeeze=False, layout="constrained"
-    )
+    picture, panels = plt.subplots(1, len(quantiles), figsize=(WIDTH, 4), squeeze=False, layout="constrained")
     for axes, name in zip(panels[0], quantiles, strict=True):
         lines: dict[str, list[tuple[Figure, Figure]]] = {}
         for one in figures:
@@ -143,8 +142,8 @@ def _latency(figures: Sequence[Figure]) -> Picture | None:
                 xerr=_errors([rate for rate, _ in points]), yerr=_errors([one for _, one in points]),
                 marker="o", markersize=4, capsize=2, color=colour, label=label,
             )  # fmt: skip
-        axes.set(xlabel="answers, requests/s", ylabel=f"latency {name}, ms", yscale="log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.set(xlabel="answers, requests/s", ylabel=f"latency {name}, ms")
+        _log(axes, "y")
         axes.grid(color="0.93")
     panels[0][0].legend(frameon=False, fontsize=7)
     return picture
@@ -162,7 +161,7 @@ def _study(figures: Sequence[Figure]) -> Picture:
     """Draw the seconds of a pass, the study's own beside ours, and each model's songs/s."""
     passes = [one for one in figures if one.name == "throughput"]
     colours = [NONE if one.title.startswith(f"throughput, {STUDY}") else FINE for one in passes]
-    picture, axes = plt.subplots(figsize=(10, 0.32 * len(passes) + 1), layout="constrained")
+    picture, axes = plt.subplots(figsize=(WIDTH, 0.32 * len(passes) + 1), layout="constrained")
     _horizontal(axes, passes, [str(one.conditions["model"]) for one in passes], colours)
     axes.set_xlabel("songs/s")
     return picture
@@ -176,7 +175,7 @@ def _peers(figures: Sequence[Figure]) -> Picture | None:
     if not drawn:
         return None
     picture, panels = plt.subplots(
-        len(kinds), 2, figsize=(10.4, len(kinds) * (0.26 * len(servers) + 0.9)), squeeze=False, layout="constrained"
+        len(kinds), 2, figsize=(WIDTH, len(kinds) * (0.26 * len(servers) + 0.9)), squeeze=False, layout="constrained"
     )
     for row, (body, songs) in zip(panels, kinds, strict=True):
         for axes, name, unit in zip(row, ("throughput", "p99"), ("requests/s", "p99, ms"), strict=True):
@@ -198,13 +197,17 @@ def _bars_by_conditions(figures: Sequence[Figure]) -> Picture | None:
     some = [one for one in figures if one.name == "throughput"]
     if not some:
         return None
-    picture, axes = plt.subplots(figsize=(10, 0.3 * len(some) + 0.8), layout="constrained")
+    picture, axes = plt.subplots(figsize=(WIDTH, 0.3 * len(some) + 0.8), layout="constrained")
     varied = [key for key in some[0].conditions if len({one.conditions.get(key) for one in some}) > 1]
     labels = [", ".join(str(one.conditions.get(key, "")) for key in varied or list(one.conditions)) for one in some]
     fastest = max(one.value for one in some)
     _horizontal(axes, some, labels, [FINE if one.value == fastest else NONE for one in some])
     axes.set_xlabel(some[0].unit)
     return picture
+
+
+def _no_picture(_: Sequence[Figure]) -> None:
+    """Leave figures of several units to their table."""
 
 
 def _horizontal(axes: Axes, figures: Sequence[Figure], labels: Sequence[str], colours: Sequence[str]) -> None:
@@ -217,13 +220,17 @@ def _horizontal(axes: Axes, figures: Sequence[Figure], labels: Sequence[str], co
         axes.annotate(plain(one.value), right, (5, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(places, labels)
     if values and min(values) > 0 and max(values) > 20 * min(values):
-        _log_x(axes)
+        _log(axes, "x")
     axes.margins(x=0.12)
 
 
-def _log_x(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}"))
+def _log(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with numbers as people write them."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _errors(figures: Sequence[Figure]) -> list[list[float]]:
@@ -237,5 +244,5 @@ PICTURES: dict[str, tuple[str, str, Callable[[Sequence[Figure]], Picture | None]
     "load": ("Latency under load", "Open loop: a latency counts from when its request was due.", _latency),
     "study": ("The study's passes", "Grey: as the study published them, on its machine. Blue: on this one.", _study),
     "peers": ("Other servers of the same models", "Blue: Segue. The best is on top.", _peers),
-    "ceilings": ("What the machine can do", "Measured in the same rounds.", _bars_by_conditions),
+    "ceilings": ("What the machine can do", "Measured in the same rounds.", _no_picture),
 }
