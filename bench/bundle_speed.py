@@ -80,7 +80,12 @@ def measure_bundle(bundle: Bundle, songs: Path | None, plan: Plan, provider: Pro
         for cell, calls in zip(cells, taken, strict=True)
         for figure in figures_of(cell, calls, latencies=cell.group == "models")
     ]
-    return [*found, *_shares(bundle, fastest, timed, found), *_dial(fastest, sample, labels, thresholds)]
+    return [
+        *found,
+        *_over_teacher(found, bundle.manifest.rung_names[-1]),
+        *_shares(bundle, fastest, timed, found),
+        *_dial(fastest, sample, labels, thresholds),
+    ]
 
 
 def synthetic(n_songs: int, n_classes: int) -> Songs:
@@ -110,6 +115,20 @@ def _calls(bundle: Bundle, cascade: Cascade, songs: Songs) -> dict[str, Callable
     for name, model in zip(bundle.manifest.rung_names, cascade.models, strict=True):
         calls[name] = partial(model.predict, songs)
     return calls | {"cascade": partial(cascade.answer, songs)}
+
+
+def _over_teacher(found: Sequence[Figure], teacher: str) -> Iterator[Figure]:
+    """Yield each throughput over that of the last rung at the same batch and threads, round by round."""
+    rates = [one for one in found if one.group == "models" and one.name == "throughput"]
+    last = {
+        (one.conditions["batch_songs"], one.conditions["threads"]): one.rounds
+        for one in rates
+        if one.conditions["model"] == teacher
+    }
+    for one in rates:
+        others = last[one.conditions["batch_songs"], one.conditions["threads"]]
+        times = [ours / theirs for ours, theirs in zip(one.rounds, others, strict=True)]
+        yield Figure.of("models", "over teacher", "times", times, better="higher", **one.conditions)
 
 
 def _shares(bundle: Bundle, cascade: Cascade, songs: Songs, found: Sequence[Figure]) -> list[Figure]:

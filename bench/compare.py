@@ -21,6 +21,7 @@ from segue.serving.predictions import Doubles
 TOLERANCE = 1.1  # Times the time: what a machine gives or takes between two runs, its products taken out.
 LEAST_ROUNDS = 7  # With fewer, no change of one figure among many could be told from noise.
 CEILINGS, PRODUCT = "ceilings", "matrix product"
+RELATIVE = ("share", "times")  # Units of figures that are others in disguise.
 
 
 def compare(new: Results, old: Results) -> Comparison:
@@ -35,7 +36,11 @@ def compare(new: Results, old: Results) -> Comparison:
     pairs = [
         (before[one.key], one)
         for one in new.figures
-        if one.group != CEILINGS and one.key in before and _is_comparable(one) and _is_comparable(before[one.key])
+        if one.group != CEILINGS
+        and one.unit not in RELATIVE
+        and one.key in before
+        and _is_comparable(one)
+        and _is_comparable(before[one.key])
     ]
     if not pairs:
         raise ConfigError(
