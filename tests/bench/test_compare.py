@@ -10,7 +10,7 @@ from segue.bench.compare import CEILINGS, PRODUCT, compare
 from segue.bench.results import SLOWER, Figure, Results, Watch, results
 from segue.errors import ConfigError
 
-N_FIGURES = 30
+N_FIGURES = 20
 Noise = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -47,21 +47,21 @@ def run(
 
 @pytest.mark.parametrize("noise", [steady, with_outliers])
 def test_an_unchanged_program_is_hardly_ever_reported(noise: Noise) -> None:
-    reported = [bool(compare(run(2 * n, noise=noise), run(2 * n + 1, noise=noise)).changes) for n in range(20)]
-    assert sum(reported) <= 3  # 1 is allowed on average.
+    reported = [bool(compare(run(2 * n, noise=noise), run(2 * n + 1, noise=noise)).changes) for n in range(10)]
+    assert sum(reported) <= 2  # One in two such tests has one.
 
 
 @pytest.mark.parametrize("times", [1.3, 1 / 1.3])
 def test_a_planted_change_of_one_figure_is_found(times: float) -> None:
     found = []
-    for seed in range(20):
+    for seed in range(10):
         old = run(2 * seed, noise=steady)
         new = run(2 * seed + 1, noise=steady, slower={3: times})
         found.append(compare(new, old).changes)
     hits = [
         changes for changes in found if [one.figure for one in changes] == ["models: throughput, model 3, threads 2"]
     ]
-    assert len(hits) >= 18
+    assert len(hits) >= 9
     estimates = [one.times_slower for (one,) in hits]
     assert np.median(estimates) == pytest.approx(times, rel=0.04)
     assert (
@@ -101,7 +101,7 @@ def test_another_machine_is_told() -> None:
 
 def test_runs_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match="expected two runs of one benchmark, found one of 'study' and one of 'bench'"
+        ConfigError, match="expected two runs of one benchmark, found one of 'bench' and one of 'study'"
     ):
         compare(run(0, noise=steady, kind="study"), run(1, noise=steady))
     with pytest.raises(ConfigError, match="of at least 7 rounds each; found none"):
