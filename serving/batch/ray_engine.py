@@ -126,27 +126,33 @@ class RayEngine:
         again: list[Order] = []  # Of actors that died.
         idle: list[Any] = []  # An actor as often as it can take another task.
         under_way: dict[Any, tuple[Order | None, Any]] = {actor.ready.remote(): (None, actor) for actor in self._actors}
+        all_given = False
         while under_way:
             (reference,) = self._ray.wait(list(under_way), num_returns=1)[0]
             order, actor = under_way.pop(reference)
             try:
                 part = self._ray.get(reference)
                 idle += [actor] * (1 if order else TASKS_AN_ACTOR)
-            except self._ray.exceptions.RayActorError:
+            except self._ray.exceptions.RayActorError as error:
+                if error.actor_init_failed:  # And so would the next one.
+                    raise ConfigError(f"engine: an actor cannot begin: {error}") from None
                 part, idle = None, [other for other in idle if other is not actor]
                 again += [order] if order else []
                 if actor in self._actors:  # Both tasks of a dead actor end here.
                     self._actors.remove(actor)
                     self._actors.append(self._start())
                     under_way[self._actors[-1].ready.remote()] = None, self._actors[-1]
-            while idle and (following := again.pop() if again else next(orders, None)):
-                taker = idle.pop()
-                under_way[taker.part.remote(following)] = following, taker
+            while idle and (again or not all_given):
+                following = again.pop() if again else next(orders, None)
+                all_given = all_given or following is None
+                if following:
+                    taker = idle.pop()
+                    under_way[taker.part.remote(following)] = following, taker
             if isinstance(part, str):
                 raise SongError(part)
             if order and part:
                 yield order.task, part
-            if not any(order for order, _ in under_way.values()) and not again:
+            if all_given and not again and not any(order for order, _ in under_way.values()):
                 return  # Whoever is still starting is not needed any more.
 
     def _order(self, task: Task) -> Order:

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from segue.data.song import Ints
-from segue.errors import SongError
+from segue.errors import RunError, SongError
 from segue.serving.batch.catalogue import Catalogue, Range
 from segue.serving.batch.dial import Dial
 from segue.serving.batch.run_folder import Note, RunFolder
@@ -81,6 +81,7 @@ def run_parts(
 
     Raises:
         SongError: too many songs cannot be scored, or a file was changed meanwhile.
+        RunError: the engine ended before all parts were made.
     """
     notes = [kept.note(index) for index in range(len(ranges))]
     resumed = sum(len(part) for part, note in zip(ranges, notes, strict=True) if note)
@@ -116,6 +117,8 @@ def run_parts(
             kept.write(task.index, part, note)
             progress.update(songs)
             progress.set_postfix_str(f"{fell_back / max(done, 1):.1%} fell back")
+    if done != len(catalogue):  # Never a summary of a part of the songs.
+        raise RunError(f"{len(catalogue) - done:,} of {len(catalogue):,} songs were not scored; repeat the command")
     return resumed
 
 

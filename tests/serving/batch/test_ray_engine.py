@@ -63,6 +63,14 @@ def test_every_part_is_the_local_one_though_an_actor_is_killed_and_a_node_remove
         assert (part.rejects, part.fell_back) == (local[index].rejects, local[index].fell_back)
 
 
+def test_an_actor_that_dies_before_it_is_ready_is_replaced(cluster: Any, bundle: Path, mixed_songs: Path) -> None:
+    catalogue = Catalogue.open([str(mixed_songs)])
+    engine = RayEngine(load_bundle(bundle), catalogue, Columns(), actors=1)
+    ray.kill(engine._actors[0])
+    with engine:
+        assert sorted(task.index for task, _ in engine.parts(tasks(catalogue))) == list(range(10))
+
+
 def test_an_actor_that_cannot_read_the_songs_says_why(bundle: Path, mixed_songs: Path) -> None:
     catalogue = Catalogue.open([str(mixed_songs)])
     actor = Actor(load_bundle(bundle), catalogue.units, Columns(), None, "cpu", False)

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ import pytest
 from segue.data.columns import SEGMENTS
 from segue.data.song import FEATURE_NAMES, Floats
 from segue.data.table import SongTable
-from segue.errors import ConfigError, SongError
+from segue.errors import ConfigError, RunError, SongError
+from segue.serving.batch.run import LocalEngine
 from segue.serving.batch.run_folder import RunFolder
 from segue.serving.batch.score import main, score
 from segue.serving.bundle.load import load_bundle
@@ -337,6 +339,18 @@ def test_a_file_cut_short_meanwhile_is_an_error_and_no_signal(
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert f"SongError: {songs}: the file was written to while it was read" in ended.stderr
+
+
+def test_an_engine_that_makes_no_more_parts_is_no_end_of_a_run(
+    bundle: Path, mixed_songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = LocalEngine.parts
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalEngine, "parts", lambda engine, tasks: islice(parts(engine, tasks), 3))
+        with pytest.raises(RunError, match="308 of 500 songs were not scored; repeat the command"):
+            score(bundle, (str(mixed_songs),), tmp_path / "out")
+    assert not (tmp_path / "out" / "_summary.json").exists()
+    assert score(bundle, (str(mixed_songs),), tmp_path / "out").resumed_songs == 192
 
 
 # --- dials ---
