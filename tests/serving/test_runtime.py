@@ -72,7 +72,7 @@ def test_threads_change_the_speed_and_not_the_answer(bundle: Path, threads: int 
 class Recorder:
     """ONNX Runtime on one provider, as far as a model needs it: it keeps what it is asked, and answers with zeros."""
 
-    SessionOptions = ort.SessionOptions
+    SessionOptions, RunOptions = ort.SessionOptions, ort.RunOptions
 
     def __init__(self, provider: str) -> None:
         self.provider = provider
@@ -92,7 +92,7 @@ class Recorder:
     def get_modelmeta(self) -> SimpleNamespace:
         return SimpleNamespace(custom_metadata_map={})
 
-    def run(self, outputs: list[str], inputs: dict[str, Floats]) -> list[Floats]:
+    def run(self, outputs: list[str], inputs: dict[str, Floats], options: object) -> list[Floats]:
         self.asked.append(len(inputs["segments"]))
         return [np.zeros((len(inputs["segments"]), 2), dtype=np.float32)]
 

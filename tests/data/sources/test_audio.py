@@ -160,6 +160,7 @@ def test_ten_thousand_files_of_which_three_are_bad(tmp_path: Path) -> None:
     table = SongTable(tmp_path / "songs.arrow")
     assert table.song_ids == sorted(f"music/{name}" for name in set(names) - set(bad))
     lines = [line.split("\t") for line in (tmp_path / "songs.arrow.errors.tsv").read_text().splitlines()]
+    assert lines.pop(0) == ["song", "reason"]
     assert {name for name, _ in lines} == {f"music/{name}" for name in bad}
     assert all(bad[name.removeprefix("music/")] in reason for name, reason in lines)
 

@@ -127,7 +127,7 @@ def changing(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_workers(changing: Path) -> Iterator[Server]:
     """Return a server of two workers, for the tests below in their order: the last one stops it."""
     port, home = free_port(), changing.parent
-    env = environment(home / "home") | {"SEGUE_TOKENS": "admin=root"}
+    env = environment(home / "home") | {"SEGUE_TOKENS": "admin=root", "SEGUE_LEAST_BODY_RATE": "1"}
     words = ["segue", "serve", str(changing), "--port", str(port), "--workers", "2"]
     with serving(words, port, home, env) as server:
         eventually(lambda: metric(server, "segue_workers_with_teacher") == 2)
@@ -182,9 +182,13 @@ def test_sigterm_under_load_loses_no_request_that_was_begun(two_workers: Server,
         with Callers(two_workers.url, bundle, retries=0) as callers:
             callers.wait_for(20)
             two_workers.process.send_signal(signal.SIGTERM)
-            assert select.select(idle, [], [], 60)[0]  # One is closed: a worker is draining.
+            sent = 0
+            while not select.select(idle, [], [], 1)[0]:  # Until one is closed: a worker is draining.
+                for one in busy:
+                    one.sendall(body[sent : sent + 10])  # As fast as a body must come.
+                sent += 10
         for one in busy:
-            one.sendall(body)
+            one.sendall(body[sent:])
         for one in busy:
             found = b"".join(iter(lambda one=one: one.recv(65_536), b""))  # type: ignore[misc]
             assert found.startswith(b"HTTP/1.1 200")
