@@ -61,7 +61,10 @@ def measure_bundle(bundle: Bundle, songs: Path | None, plan: Plan, provider: Pro
     timed = sample[:DIAL_BATCH]
     thresholds = _thresholds(fastest, sample)
     cells = [
-        *(Cell(CEILINGS, PRODUCT, PRODUCT_FLOP / 1e9, "GFLOP/s", matrix_product(n), {"threads": n}) for n in cascades),
+        *(
+            Cell(CEILINGS, PRODUCT, PRODUCT_FLOP / 1e9, "GFLOP/s", matrix_product(n), {"threads": n})
+            for n in sorted({1, *cascades})
+        ),
         Cell(CEILINGS, COPY, COPY_BYTES / 1e9, "GB/s", memory_copy(), {"threads": 1}),
         *(
             Cell("models", "throughput", batch, "songs/s", call, {"model": name, "batch_songs": batch, "threads": n})

@@ -1,7 +1,8 @@
 """Compare two runs of one benchmark: what got slower, or faster, beyond noise.
 
 Machines drift: by far the most of what moves a figure from run to run is the machine. So every figure is taken relative
-to the matrix product that the same round of the same run measured with as many threads; what is left is ours.
+to the matrix products that the same round of the same run measured, with one thread and with all; what is left is ours.
+Where others took a core, the two tell different stories of the machine: only what both tell is a change.
 
 A figure counts as changed when it is more than `TOLERANCE` slower or faster even by a cautious estimate: a one-sided
 Mann-Whitney test of its rounds against the old ones, moved by the tolerance. The test assumes no distribution. Over all
@@ -19,6 +20,7 @@ from segue.errors import ConfigError
 from segue.serving.predictions import Doubles
 
 TOLERANCE = 1.1  # Times the time: what a machine gives or takes between two runs, its products taken out.
+Pair = tuple[Figure, Figure]  # The old one, the new one.
 LEAST_ROUNDS = 7  # With fewer, no change of one figure among many could be told from noise.
 CEILINGS, PRODUCT = "ceilings", "matrix product"
 RELATIVE = ("share", "times")  # Units of figures that are others in disguise.
@@ -47,12 +49,15 @@ def compare(new: Results, old: Results) -> Comparison:
             f"expected figures in common with the older run, of at least {LEAST_ROUNDS} rounds each; found none: "
             "measure both with the same options"
         )
-    samples = [(_times(then, old), _times(now, new)) for then, now in pairs]
-    slower = _holm([_p_value(then, now) for then, now in samples])
-    faster = _holm([_p_value(now, then) for then, now in samples])
+    controls = [
+        (then, now) for now in new.select(CEILINGS, PRODUCT) for then in old.figures if then.key == now.key
+    ] or [None]
+    samples = [[_logs(pair, control) for control in controls] for pair in pairs]
+    slower = _holm([max(_p_value(then, now) for then, now in some) for some in samples])
+    faster = _holm([max(_p_value(now, then) for then, now in some) for some in samples])
     changes = [
-        _change(*pair, *sample)
-        for pair, sample, is_slower, is_faster in zip(pairs, samples, slower, faster, strict=True)
+        min((_change(*pair, *sample) for sample in some), key=lambda one: abs(math.log(one.times_slower)))
+        for pair, some, is_slower, is_faster in zip(pairs, samples, slower, faster, strict=True)
         if is_slower or is_faster
     ]
     notes = []
@@ -67,13 +72,19 @@ def _is_comparable(figure: Figure) -> bool:
     return len(figure.rounds) >= LEAST_ROUNDS and min(figure.rounds) > 0
 
 
-def _times(figure: Figure, run: Results) -> Doubles:
-    """Return the log of the time that a figure stands for in each round, over the machine's; (n_rounds,)."""
+def _logs(pair: Pair, products: Pair | None) -> tuple[Doubles, Doubles]:
+    """Return the logs of the old and the new times of each round, over those of the machine's products."""
+    old, new = (_times(figure) for figure in pair)
+    if products is None:
+        return old, new
+    controls = [_times(product) for product in products]
+    if [len(one) for one in controls] != [len(old), len(new)]:  # Not of the same rounds: of the run as a whole.
+        controls = [np.median(one, keepdims=True) for one in controls]
+    return old - controls[0], new - controls[1]
+
+
+def _times(figure: Figure) -> Doubles:
     times: Doubles = np.log(figure.rounds) * (1 if figure.better == "lower" else -1)
-    threads = figure.conditions.get("threads", 1)
-    for product in run.select(CEILINGS, PRODUCT, threads=threads):
-        if len(product.rounds) == len(figure.rounds):
-            times = times + np.log(product.rounds)  # A faster machine takes less time for all.
     return times
 
 

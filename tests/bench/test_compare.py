@@ -40,8 +40,9 @@ def run(
         Figure.of("models", "throughput", "songs/s", rate.tolist(), better="higher", model=at, threads=2)
         for at, rate in enumerate(rates)
     ]
-    product = 200 / np.exp(machine + rng.normal(0, 0.03, rounds))
-    figures.append(Figure.of(CEILINGS, PRODUCT, "GFLOP/s", product.tolist(), better="higher", threads=2))
+    for threads in (1, 2):
+        product = 100 * threads / np.exp(machine + rng.normal(0, 0.03, rounds))
+        figures.append(Figure.of(CEILINGS, PRODUCT, "GFLOP/s", product.tolist(), better="higher", threads=threads))
     return replace(EMPTY, kind=kind, figures=tuple(figures))
 
 
@@ -78,6 +79,25 @@ def test_a_slower_program_on_a_faster_machine_is_found() -> None:
     changes = compare(new, old).changes
     assert len(changes) == N_FIGURES
     assert all(one.times_slower == pytest.approx(1.4) and one.old == one.new for one in changes)
+
+
+def faster_figures(run: Results, times: dict[int, float], product_times: dict[int, float]) -> Results:
+    """Return a run with some models so many times as fast, and the products of so many threads."""
+
+    def of(one: Figure) -> float:
+        by, key = (product_times, "threads") if one.group == CEILINGS else (times, "model")
+        return by.get(int(one.conditions[key]), 1.0)
+
+    moved = [replace(one, rounds=tuple(of(one) * rate for rate in one.rounds)) for one in run.figures]
+    return replace(run, figures=tuple(moved))
+
+
+@pytest.mark.parametrize("busy_first", [True, False])
+def test_a_core_that_others_took_is_no_change(busy_first: bool) -> None:
+    """What runs on one core is as fast as before, what runs on both is twice as fast, or a bit less."""
+    busy = run(0, noise=steady)
+    idle = faster_figures(busy, {at: 1 + at / N_FIGURES for at in range(N_FIGURES)}, {2: 2.0})
+    assert not compare(*((idle, busy) if busy_first else (busy, idle))).changes
 
 
 def test_what_is_reported_is_told_and_sets_the_exit_code() -> None:
