@@ -49,7 +49,7 @@ def compare(new: Results, old: Results) -> Comparison:
             f"expected figures in common with the older run, of at least {LEAST_ROUNDS} rounds each; found none: "
             "measure both with the same options"
         )
-    controls = [
+    controls: list[Pair | None] = [
         (then, now) for now in new.select(CEILINGS, PRODUCT) for then in old.figures if then.key == now.key
     ] or [None]
     samples = [[_logs(pair, control) for control in controls] for pair in pairs]
