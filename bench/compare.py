@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import mannwhitneyu, norm
 
-from segue.bench.results import CONFIDENCE, Change, Comparison, Figure, Results
+from segue.bench.results import BUSY_SHARE, CONFIDENCE, Change, Comparison, Figure, Results
 from segue.errors import ConfigError
 from segue.serving.predictions import Doubles
 
@@ -61,11 +61,19 @@ def compare(new: Results, old: Results) -> Comparison:
         if is_slower or is_faster
     ]
     notes = []
+    disturbed = [one for one in (old, new) if one.others_share is not None and one.others_share > BUSY_SHARE]
+    if disturbed:
+        shares = " and ".join(f"{one.others_share:.0%}" for one in disturbed)
+        notes.append(
+            f"Other processes used {shares} of the machine: what changed may be theirs, and no verdict is given."
+        )
     if new.machine != old.machine:
         notes.append(
             f"The older run was on another machine: {old.machine}. Only what it did beside its ceilings counts."
         )
-    return Comparison(old.origin, len(pairs), tuple(sorted(changes, key=lambda one: -one.times_slower)), tuple(notes))
+    return Comparison(
+        old.origin, len(pairs), tuple(sorted(changes, key=lambda one: -one.times_slower)), tuple(notes), not disturbed
+    )
 
 
 def _is_comparable(figure: Figure) -> bool:

@@ -117,6 +117,7 @@ class Comparison:
     compared: int  # Figures.
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
+    undisturbed: bool  # Others left the machine alone during both runs: what changed is ours.
 
     @property
     def slower(self) -> tuple[Change, ...]:
@@ -150,8 +151,9 @@ class Results:
 
     @property
     def exit_code(self) -> int:
-        """5 where something got slower than in an older run, else 0."""
-        return SLOWER if self.comparison and self.comparison.slower else DONE
+        """5 where something got slower than in an older run, and others left the machine alone in both; else 0."""
+        found = self.comparison
+        return SLOWER if found and found.slower and found.undisturbed else DONE
 
     def __str__(self) -> str:
         parts = [self.origin, *([f"warning: {self.warning}"] if self.warning else []), *self.notes]

@@ -16,7 +16,7 @@ Noise = Callable[[np.random.Generator, int], np.ndarray]
 
 with Watch() as watch:
     pass
-EMPTY = results("bench", "segue bench", [], watch)
+EMPTY = replace(results("bench", "segue bench", [], watch), others_share=0.0)
 
 
 def steady(rng: np.random.Generator, rounds: int) -> np.ndarray:
@@ -111,6 +111,16 @@ def test_what_is_reported_is_told_and_sets_the_exit_code() -> None:
     faster = replace(fast, comparison=compare(fast, old))
     assert faster.exit_code == 0
     assert "2.00 times as fast" in str(faster)
+
+
+def test_a_busy_machine_gives_no_verdict() -> None:
+    old, slow = (replace(run(0, noise=steady, slower={0: times}), others_share=0.01) for times in (1.0, 1.5))
+    assert replace(slow, comparison=compare(slow, old)).exit_code == SLOWER
+    for runs in ((replace(slow, others_share=0.3), old), (slow, replace(old, others_share=0.3))):
+        found = compare(*runs)
+        assert [one.figure for one in found.slower] == ["models: throughput, model 0, threads 2"]
+        assert "Other processes used 30% of the machine" in str(found)
+        assert replace(slow, comparison=found).exit_code == 0
 
 
 def test_another_machine_is_told() -> None:
