@@ -7,11 +7,13 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pyarrow import fs
 
 from segue.data.corrections import correct, read_corrections
@@ -139,15 +141,18 @@ def retrain_and_die(recipe: str, place: str) -> None:
     if place == "published":
         ReleaseStore.publish = lambda *given, **how: die(publish(*given, **how))  # type: ignore[assignment, method-assign]
     Stages.run = until  # type: ignore[method-assign]
+    torch.set_num_threads(1)  # As in the undisturbed run: sums depend on how many threads share them.
     retrain(Path(recipe))
 
 
 @pytest.mark.long
 def test_a_run_that_is_killed_at_every_place_goes_on_and_ends_as_an_undisturbed_one(
-    catalogue: Path, monkeypatch: pytest.MonkeyPatch
+    catalogue: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     write_songs(catalogue / "songs.arrow", 240, 1)
     recipe, store = catalogue / "recipe.toml", ReleaseStore(catalogue / "releases")
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(1)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["segue.export.retrain.retrain"])
 
