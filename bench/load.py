@@ -185,7 +185,8 @@ def _sample(url: str, token: str, songs: Path | None) -> Floats:
         card = answer.raise_for_status().json()
         units, features, classes = card["units"], card["features"], card["classes"]
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        raise ServiceError(f"{url}: expected a service that answers GET /v1/model; {error or type(error)}") from None
+        why = f"{error or type(error)}. `segue serve BUNDLE` starts one."
+        raise ServiceError(f"{url}: expected a service that answers GET /v1/model; {why}") from None
     if songs is None:
         if (units, features) != ("raw", "echonest"):
             raise SongError(

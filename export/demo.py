@@ -58,7 +58,7 @@ def demo(recipe: Positional[Path | None] = None) -> Demonstrated:
         recipe: What to train. Default: real songs where SEGUE_SONGS names their folder, else synthetic ones.
     """
     started = time.perf_counter()
-    real = recipe is None and "SEGUE_SONGS" in os.environ
+    real = recipe is None and bool(os.environ.get("SEGUE_SONGS"))
     recipe = recipe or RECIPES / ("msd.toml" if real else "synthetic.toml")
     plan = read_recipe(recipe)
     space, catalogue, scores = plan.workspace, plan.workspace / "catalogue.arrow", plan.workspace / "genres.parquet"

@@ -72,7 +72,7 @@ def classify(
                 else:
                     songs.append(found)
         except SongError as error:
-            errors[str(file)] = str(error)
+            errors[str(file)] = str(error).removeprefix(f"{file}: ")
     if not songs:
         raise SongError("; ".join(f"{name}: {reason}" for name, reason in errors.items()) or "expected a file")
     return Classification(tuple(songs), errors)

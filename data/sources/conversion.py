@@ -1,7 +1,6 @@
 """What a conversion of songs keeps, what it leaves out, and why."""
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from segue.data.song import FEATURE_NAMES, ROUNDING, WINDOW, Features, Floats, Songs, Units, clip_rounding, shown
-from segue.data.sources.source import Skipped, Tally
+from segue.data.sources.source import Skipped, Tally, kind_of
 from segue.data.table import SongBatch
 
 log = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ class Conversion:
     def leave_out(self, song: Skipped) -> None:
         """Count and log a song that is not written."""
         log.info("left out %s: %s", song.name, song.reason)
-        self.left_out.setdefault(_kind(song.reason), Tally()).add([song.name])
+        self.left_out.setdefault(kind_of(song.reason), Tally()).add([song.name])
 
     def pass_over(self, found: Mapping[str, Tally]) -> None:
         """Count what a source holds and does not read."""
@@ -124,9 +123,3 @@ def faults(batch: SongBatch, units: Units, seen: set[str]) -> dict[int, Skipped]
 def _noise(before: Floats, after: Floats) -> str:
     column = int(np.flatnonzero(before != after)[0])
     return f"{FEATURE_NAMES[column]} {shown(before[column])}"
-
-
-def _kind(reason: str) -> str:
-    """Return a reason without what only one song has: which segment, and what was found there."""
-    without_place = re.sub(r"^(song '[^']*'(, segment \d+)?|segment \d+): ", "", reason)
-    return re.split(", found |: ", without_place, maxsplit=1)[0]

@@ -1,6 +1,7 @@
 """What every source of songs offers: its units, its classes, its songs in batches, and an entry in the registry."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,6 +46,12 @@ class Skipped:
 
     name: str
     reason: str
+
+
+def kind_of(reason: str) -> str:
+    """Return a reason without what only one song has: which segment, and what was found there."""
+    without_place = re.sub(r"^(song '[^']*'(, segment \d+)?|segment \d+): ", "", reason)
+    return re.split(", found |: ", without_place, maxsplit=1)[0]
 
 
 class Source(Protocol):

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from segue.data.song import Ints
+from segue.data.sources.source import kind_of
 from segue.errors import RunError, SongError
 from segue.serving.batch.catalogue import Catalogue, Range
 from segue.serving.batch.dial import Dial
@@ -111,7 +112,7 @@ def run_parts(
                 )
             if dial.budget:
                 dial.budget.learn(part, songs)
-            reasons = dict(Counter(_kind(one.reason) for one in part.rejects))
+            reasons = dict(Counter(kind_of(one.reason) for one in part.rejects))
             counts = tuple(part.counts.tolist())
             note = Note(name, task.range.start, task.range.end, task.threshold_nats, part.fell_back, counts, reasons)
             kept.write(task.index, part, note)
@@ -120,8 +121,3 @@ def run_parts(
     if done != len(catalogue):  # Never a summary of a part of the songs.
         raise RunError(f"{len(catalogue) - done:,} of {len(catalogue):,} songs were not scored; repeat the command")
     return resumed
-
-
-def _kind(reason: str) -> str:
-    """Return a reason without the number of the segment, to count by."""
-    return reason.partition(": ")[2] if reason.startswith("segment ") else reason

@@ -43,7 +43,7 @@ class Scored:
         lines = [
             f"{self.out}: {self.songs:,} songs of {self.files} file{'s' * (self.files != 1)} in {self.seconds:.1f} s "
             f"({fresh / self.seconds:,.0f} songs/s), {self.fallback_rate:.1%} of them answered by way of the teacher",
-            f"  {genres}",
+            *([f"  {genres}"] if genres else []),
         ]
         if self.resumed_songs:
             lines.insert(1, f"  {self.resumed_songs:,} of them had been scored by an earlier run")

@@ -225,6 +225,14 @@ def test_a_song_that_no_model_knows_is_rejected(
     )
 
 
+def test_rejects_are_counted_by_what_is_wrong_and_not_by_the_number_found(bundle: Path, tmp_path: Path) -> None:
+    songs = np.zeros((40, 120, 25), np.float32)
+    songs[:, :, 24] = np.arange(1, 41)[:, None]  # Louder than can be, each in a way of its own.
+    np.savez(tmp_path / "songs.npz", inputs=songs, targets=np.zeros(40, int), label_map=np.array(CLASSES[:1]))
+    scored = score(bundle, (str(tmp_path / "songs.npz"),), tmp_path / "scores.csv")
+    assert scored.rejected == {"expected loudness_start_db between -60 and 0": 40}
+
+
 # --- runs that are stopped ---
 
 
