@@ -59,8 +59,8 @@ def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None
     except (SegueError, OSError) as error:
         tell(f"segue {name}: {error}")
         return FAILED
-    except KeyboardInterrupt:
-        tell(f"segue {name}: stopped; what was finished is kept, nothing is half written")
+    except KeyboardInterrupt as stop:  # A verb that knows how to go on says so.
+        tell(f"segue {name}: stopped; what was finished is kept, nothing is half written. {stop}".rstrip())
         return INTERRUPTED
     code: int = getattr(result, "exit_code", DONE)
     return code

@@ -177,8 +177,10 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say which entries of a plan differ."""
     changes = []
     for name in sorted({*before, *now} - {"files"}):
-        if before.get(name) != now.get(name):
-            changes.append(f"{name} was {before.get(name)!r} and is {now.get(name)!r}")
+        was, is_ = ({"": one} if not isinstance(one, dict) else one for one in (before.get(name), now.get(name)))
+        for part in sorted({*was, *is_}):
+            if was.get(part) != is_.get(part):
+                changes.append(f"{part or name} was {was.get(part)!r} and is {is_.get(part)!r}")
     old, new = ({one["name"]: one for one in plan.get("files", [])} for plan in (before, now))
     changes += [f"{name} is gone" for name in old if name not in new]
     changes += [f"{name} is new" for name in new if name not in old]

@@ -136,7 +136,10 @@ def score(
             )
         with makers as made:
             began = time.perf_counter()
-            resumed = run_parts(catalogue, ranges, made, dial, kept, strict=strict, max_rejects=max_rejects)
+            try:
+                resumed = run_parts(catalogue, ranges, made, dial, kept, strict=strict, max_rejects=max_rejects)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("The same command goes on from there.") from None
         scored = summarise(
             target,
             [note for index in range(len(ranges)) if (note := kept.note(index))],

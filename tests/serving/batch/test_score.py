@@ -254,7 +254,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
 
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "write", stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="The same command goes on"):
             score(bundle, (str(mixed_songs),), tmp_path / "stopped", **dial)  # type: ignore[arg-type]
     assert len(list((tmp_path / "stopped").glob("part-*.parquet"))) == 3
     (tmp_path / "stopped" / ".part-00003.1.draft.parquet").write_bytes(b"of a run that was killed")
@@ -269,7 +269,7 @@ def test_a_run_of_something_else_is_not_gone_on_with(bundle: Path, mixed_songs: 
     shutil.copy(mixed_songs, songs)
     score(bundle, (str(songs),), out, threshold=0.5)
     before = bytes_of(out)
-    with pytest.raises(ConfigError, match=r"dial was \{'threshold': 0.5.* and is \{'threshold': 0.6"):
+    with pytest.raises(ConfigError, match=r": threshold was 0\.5 and is 0\.6\. Repeat"):
         score(bundle, (str(songs),), out, threshold=0.6)
     with pytest.raises(ConfigError, match=r"probs was False and is True"):
         score(bundle, (str(songs),), out, threshold=0.5, probs=True)
