@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -193,7 +194,8 @@ class Scripted:
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scripted]:
     waits_s: list[float] = []
-    monkeypatch.setattr("segue.serving.client.time.sleep", waits_s.append)
+    # Not `time.sleep` itself, in which threads of other tests may wait.
+    monkeypatch.setattr("segue.serving.client.time", SimpleNamespace(sleep=waits_s.append))
     return lambda *answers: Scripted(list(answers), waits_s)
 
 

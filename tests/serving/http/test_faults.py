@@ -187,8 +187,8 @@ def test_sigterm_under_load_loses_no_request_that_was_begun(two_workers: Server,
                 for one in busy:
                     one.sendall(body[sent : sent + 10])  # As fast as a body must come.
                 sent += 10
-        for one in busy:
-            one.sendall(body[sent:])
+            for one in busy:  # Before the callers end: one may wait for a worker that accepts nobody any more.
+                one.sendall(body[sent:])
         for one in busy:
             found = b"".join(iter(lambda one=one: one.recv(65_536), b""))  # type: ignore[misc]
             assert found.startswith(b"HTTP/1.1 200")
