@@ -89,7 +89,9 @@ class OnnxModel:
         turns = max(1, round(len(windows) / (self._threads * BEST_WINDOWS)))
         share = max(math.ceil(len(windows) / (self._threads * turns)), LEAST_WINDOWS)
         shares = [windows[at : at + share] for at in range(0, max(len(windows), 1), share)]
-        run = map if self._threads == 1 or len(shares) == 1 else self._pool.map
+        if len(shares) == 1:
+            return self._run(windows)
+        run = map if self._threads == 1 else self._pool.map
         return np.concatenate(list(run(self._run, shares)))
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from segue.data.song import N_FEATURES, WINDOW, Floats, Songs, as_segments
 from segue.errors import SongError
 from segue.serving.http.refusal import Refusal
-from segue.serving.http.songs_in import SONG_BYTES, SongsIn, counted
+from segue.serving.http.songs_in import SONG_BYTES, SongsIn, counted, numbers_counted
 
 
 def read_raw(body: bytes, max_songs: int) -> SongsIn:
@@ -42,6 +42,7 @@ def read_npy(body: bytes, max_songs: int) -> SongsIn:
         raise Refusal(
             400, "malformed body", f"body: expected {expected!s:.80} bytes after the .npy header, found {found}"
         )
+    numbers_counted(math.prod(shape))
     with np.errstate(over="ignore"):
         values = np.frombuffer(body, dtype, offset=start).astype(np.float32, copy=False)
     values = values.reshape(shape, order="F" if fortran else "C")

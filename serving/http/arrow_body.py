@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from segue.data.columns import SongColumns, check_schema, song_columns
-from segue.data.song import Songs
+from segue.data.song import N_FEATURES, Songs
 from segue.errors import SongError
 from segue.serving.http.refusal import Refusal
-from segue.serving.http.songs_in import SongsIn, counted
+from segue.serving.http.songs_in import SongsIn, counted, numbers_counted
 
 SPARE_MESSAGES = 64  # Beside one a song: the schema, dictionaries, empty batches.
 
@@ -58,9 +58,18 @@ def _columns(body: bytes, max_songs: int) -> tuple[list[SongColumns], dict[str, 
             if found > max_songs:
                 counted(found, max_songs)
             if batch.num_rows:
+                numbers_counted(_most_numbers(batch))
                 parts.append(song_columns(batch))
     counted(found, max_songs)
     return parts, {name.decode(errors="replace"): value.decode(errors="replace") for name, value in metadata.items()}
+
+
+def _most_numbers(batch: pa.RecordBatch) -> int:
+    """Return how many numbers a batch's segments have; every row counts for 25 at least, an empty one too."""
+    values = batch.column("segments").values
+    if not pa.types.is_nested(values.type):
+        return len(values)
+    return max(len(values) * N_FEATURES, len(values.values))
 
 
 def _check_messages(body: bytes, max_songs: int) -> None:

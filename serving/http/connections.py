@@ -316,9 +316,12 @@ class Exchange(RequestResponseCycle):
 
 def _is_plain(start: Any) -> bool:
     """Tell whether an answer that begins so has a length, and nothing that uvicorn had better look at."""
-    names = {name for name, value in start["headers"] if b"\n" not in value and b"\r" not in value}
-    has_all = len(names) == len(start["headers"])
-    return has_all and b"content-length" in names and not names & {b"connection", b"transfer-encoding"}
+    has_length = False
+    for name, value in start["headers"]:
+        if name in (b"connection", b"transfer-encoding") or b"\n" in value or b"\r" in value:
+            return False
+        has_length |= name == b"content-length"
+    return has_length
 
 
 def _answer(refusal: Refusal) -> bytes:

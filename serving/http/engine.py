@@ -36,6 +36,8 @@ from segue.serving.ladder import Ladder
 from segue.serving.predictions import Answers, Doubles, ModelName, Predictions
 
 AT_ONCE_S = 0.005  # What models may take in the event loop, by what they took when they were warmed up.
+LOOKS = 3  # At the connections, at most, for more songs of a batch.
+FULL_BATCH = 64  # Songs. With more a model is hardly quicker, and to bring them together takes longer.
 MISTRUST_S = 10.0  # A model that failed in the event loop is not asked there again for so long.
 
 logger = logging.getLogger(__name__)
@@ -278,10 +280,20 @@ class Engine:
             songs, threshold_nats, loop.create_future(), time.perf_counter(), model.n_windows(songs.sound)
         )
         if not self._asked:
-            loop.call_soon(self._turn)  # Not now: requests that were read in the same turn of the loop come along.
+            loop.call_soon(self._gather)  # Not now: requests that were read in the same turn of the loop come along.
         self._asked.append(question)
         self._asked_songs += len(songs.sound)
         return question.said
+
+    def _gather(self, before: int = 0, looks: int = 0) -> None:
+        """Look at the connections as long as that brings more songs: the callers of the last batch ask again about now.
+
+        A recurrent model of one song reads all its weights at every step, and takes hardly longer for six.
+        """
+        if before < self._asked_songs < FULL_BATCH and looks < LOOKS:
+            asyncio.get_running_loop().call_soon(self._gather, self._asked_songs, looks + 1)
+        else:
+            self._turn()
 
     def _turn(self) -> None:
         """Answer what was asked by now, and in the next turn of the loop what that would hold up for too long."""
@@ -293,7 +305,9 @@ class Engine:
             question = self._asked[0]
             n_windows += question.n_windows
             n_songs += len(question.songs.sound)
-            if batch and (model.seconds(n_windows) > AT_ONCE_S or n_songs > self._settings.batch_songs):
+            if batch and (
+                model.seconds(n_windows) > AT_ONCE_S or n_songs > min(FULL_BATCH, self._settings.batch_songs)
+            ):
                 break
             batch.append(self._asked.popleft())
             self._asked_songs -= len(question.songs.sound)

@@ -65,10 +65,12 @@ class Guard:
         self._bentoml = bentoml
         self._bentoml_paths = frozenset(bentoml_paths)
         self._deadlines = Deadlines()
+        folder = self._settings.server_folder
         self._bodies = Bodies(
             max_body_bytes=self._settings.max_body_bytes,
             least_rate=self._settings.least_body_rate,
             deadlines=self._deadlines,
+            lock=folder and folder / "large-bodies",
         )
         self._in_flight = 0
         self._busy: dict[Reason, int] = {}  # Since the last line in the log that says so.

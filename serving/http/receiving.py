@@ -6,13 +6,15 @@ threads, one for the largest and one for the others, the smaller ones first, so 
 """
 
 import asyncio
+import fcntl
 import heapq
 import itertools
 import math
 import zlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from starlette.types import Receive
@@ -32,7 +34,7 @@ class InThread(Protocol):
 
 LARGE_BODY_BYTES = 2**16  # What a smaller one can cost is not worth a thread: 2 MB and some milliseconds.
 RATE_OVER_S = 5.0
-HELD_BODIES = 4  # Of the largest that a body may be, arriving or waiting.
+HELD_BODIES = 2  # Of the largest that a body may be, arriving or waiting.
 MEDIUM_PART = 8  # Bodies up to this part of the largest do not wait for larger ones.
 
 
@@ -52,8 +54,9 @@ class _Held:
 class _Lane:
     """A thread for bodies of about a size, and which of them are parsed and answered: the smallest come first."""
 
-    def __init__(self, name: str, free_bytes: int) -> None:
+    def __init__(self, name: str, free_bytes: int, lock: Path | None = None) -> None:
         self.free_bytes = free_bytes
+        self._lock = lock
         self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = itertools.count()
         self._thread = ThreadPoolExecutor(1, name)
@@ -70,19 +73,34 @@ class _Lane:
                 turn.set_result(None)
 
     async def in_thread(self, function: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._alone, function)
+
+    def _alone(self, function: Callable[[], Result]) -> Result:
+        """Return what a function returns while no other worker that has the same lock runs one."""
+        with ExitStack() as stack:
+            if self._lock is not None:
+                with suppress(OSError):  # Whatever tidies temporary folders may have been here.
+                    lock = stack.enter_context(self._lock.open("ab"))
+                    fcntl.flock(lock, fcntl.LOCK_EX)  # Until it is closed, or the process ends.
+            return function()
 
 
 class Bodies:
     """The bodies of a worker, from the first byte until they are answered."""
 
-    def __init__(self, *, max_body_bytes: int, least_rate: int, deadlines: Deadlines | None = None) -> None:
-        """Hold bodies of up to so many bytes, each of which comes with so many bytes a second at least."""
+    def __init__(
+        self, *, max_body_bytes: int, least_rate: int, deadlines: Deadlines | None = None, lock: Path | None = None
+    ) -> None:
+        """Hold bodies of up to so many bytes, each of which comes with so many bytes a second at least.
+
+        Workers that share the file `lock` parse one of the largest bodies at a time between them.
+        """
         self._deadlines = deadlines or Deadlines()
         self._max_body_bytes = max_body_bytes
         self._least_bytes = least_rate * RATE_OVER_S
         self._held: set[_Held] = set()
-        self._lanes = (_Lane("segue-medium-bodies", max_body_bytes), _Lane("segue-large-bodies", max_body_bytes))
+        medium = max_body_bytes // MEDIUM_PART
+        self._lanes = (_Lane("segue-medium-bodies", 2 * medium), _Lane("segue-large-bodies", max_body_bytes, lock))
 
     async def receive(self, receive: Receive) -> bytes:
         """Return the body of a request.

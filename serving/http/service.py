@@ -37,6 +37,14 @@ from segue.serving.http.tokens import Tokens
 from segue.serving.http.watchdog import Watchdog
 from segue.serving.http.worker import count_workers, prepare_worker
 
+# For glibc and Arrow, in the workers: what held a large body goes back to the system when that is answered.
+GIVE_MEMORY_BACK = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(8 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(16 * 2**20),
+}
+
 logger = logging.getLogger(__name__)
 
 app = documented(ENDPOINTS)
@@ -119,6 +127,7 @@ class GenreService:
             raise BentoMLException(str(error)) from None
         folder = ServerFolder.make()
         os.environ |= {"SEGUE_SERVER_PID": str(os.getpid()), "SEGUE_SERVER_FOLDER": str(folder.path)}
+        os.environ |= {name: value for name, value in GIVE_MEMORY_BACK.items() if name not in os.environ}
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
         def wait() -> None:

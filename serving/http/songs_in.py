@@ -11,6 +11,7 @@ from segue.errors import SongError
 from segue.serving.http.refusal import Refusal
 
 SONG_BYTES = WINDOW * N_FEATURES * 4
+MAX_NUMBERS = 2**23  # In a body of any type: as many as float32 takes 32 MB for.
 JSON, RAW, NPY, ARROW = (
     "application/json",
     "application/octet-stream",
@@ -45,6 +46,12 @@ class SongsIn:
         wrong = {places[row]: SongError(fault.of_song(self.song_ids[places[row]])) for row, fault in faults.items()}
         rows = np.array([row for row in range(len(self.sound)) if row not in faults], dtype=np.int64)
         return replace(self, sound=self.sound.take(rows), errors=self.errors | wrong, is_checked=True)
+
+
+def numbers_counted(found: int) -> None:
+    """Refuse a body of more numbers than may be: in a type that takes a byte for each, they are few bytes on arrival."""
+    if found > MAX_NUMBERS:
+        raise Refusal(413, "too large", f"body: expected at most {MAX_NUMBERS} numbers, found {found!s:.80}")
 
 
 def counted(found: int, max_songs: int) -> None:

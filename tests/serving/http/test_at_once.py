@@ -104,6 +104,22 @@ def test_requests_of_a_turn_are_one_batch_whatever_their_dials(warm: Callable[..
     assert (count, songs) == (len(SONGS), 2 * len(SONGS))
 
 
+def test_who_asks_while_a_batch_is_gathered_comes_along(warm: Callable[..., Warm]) -> None:
+    engine = warm()
+
+    async def ask() -> list[Said]:
+        asked = []
+        for song in SONGS:  # One in each turn of the loop.
+            asked.append(asyncio.create_task(engine.ask(request(song), -1.0)))
+            await asyncio.sleep(0)
+        return await asyncio.gather(*asked)
+
+    for said, song in zip(asyncio.run(ask()), SONGS, strict=True):
+        check(engine, said, Songs.of([song]), -1.0)
+    sizes = [n_songs for name, n_songs, _ in engine.asked if name == "teacher"]
+    assert sizes == [module.LOOKS + 1, len(SONGS) - module.LOOKS - 1]
+
+
 def test_a_bad_song_has_an_error_of_its_own_and_no_neighbour_in_its_batch_does(warm: Callable[..., Warm]) -> None:
     engine = warm()
     bad = random_segments(50)

@@ -225,6 +225,18 @@ BAD: dict[str, tuple[str, bytes, int, str]] = {
     "npy, none": (NPY, npy(WINDOWS[:0]), 422, "songs: expected at least one, found none"),
     "npy, cut off": (NPY, npy(WINDOWS)[:-1], 400, "expected 36000 bytes after the .npy header, found 35999"),
     "npy, huge": (NPY, lying_npy("(1000000000000, 120, 25)"), 400, "bytes after the .npy header, found 12000"),
+    "npy, more numbers than four bytes each would leave room for": (
+        NPY,
+        npy(np.zeros((335_545, 25), np.uint8)),
+        413,
+        "expected at most 8388608 numbers, found 8388625",
+    ),
+    "arrow, more empty rows than songs have room for": (
+        ARROW,
+        arrow({"song_id": ["a"], "segments": pa.array([[[]] * 335_545], pa.list_(pa.list_(pa.float32())))}),
+        413,
+        "expected at most 8388608 numbers, found 8388625",
+    ),
     "npy, no bytes but endless": (NPY, lying_npy("(0, 1000000000000000000000000000000)"), 422, "found (0, 1000"),
     "npy, endless and one song": (NPY, lying_npy(f"({10**30}, 25)"), 400, "bytes after the .npy header, found 12000"),
     "npy, many dimensions": (NPY, lying_npy(f"({', '.join('1' * 65)})"), 422, "found (1, 1, 1"),

@@ -1,7 +1,9 @@
 """Receiving bodies: slow ones are cut off, and large ones give way before smaller ones do."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -76,7 +78,11 @@ def test_where_large_bodies_are_too_many_the_largest_gives_way() -> None:
     assert asyncio.run(run()) == (503, [200] * receiving.HELD_BODIES, 200)
 
 
-def test_turns_go_to_the_smallest_first_and_medium_bodies_wait_for_no_large_one() -> None:
+def test_turns_go_to_the_smallest_first_and_medium_bodies_wait_for_no_large_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(receiving, "HELD_BODIES", 4)
+
     async def run() -> list[int]:
         bodies, order = Bodies(max_body_bytes=MOST, least_rate=1), list[int]()
         go_on = asyncio.Event()
@@ -101,3 +107,27 @@ def test_turns_go_to_the_smallest_first_and_medium_bodies_wait_for_no_large_one(
     order = asyncio.run(run())
     assert sorted(order[:2]) == [MOST // 8, MOST]
     assert order[2:] == [MOST - 3, MOST - 2, MOST - 1]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_workers_that_share_a_lock_parse_one_large_body_at_a_time(tmp_path: Path, is_there: bool) -> None:
+    lock = tmp_path / "large" if is_there else tmp_path / "tidied" / "large"
+    most = running = 0
+
+    def parse() -> None:
+        nonlocal most, running
+        running += 1
+        most = max(most, running)
+        time.sleep(0.05)
+        running -= 1
+
+    async def one(worker: Bodies) -> None:
+        async with worker.turn(MOST) as in_thread:
+            await in_thread(parse)
+
+    async def run() -> None:
+        workers = [Bodies(max_body_bytes=MOST, least_rate=1, lock=lock) for _ in range(4)]
+        await asyncio.gather(*map(one, workers))
+
+    asyncio.run(run())
+    assert (most == 1) == is_there
