@@ -1,8 +1,8 @@
 """Show that the load generator is right, and why it is not one of the libraries that could stand in for it.
 
 wrk, the generator of `segue load`, aiohttp and httpx each ask the same service in a closed loop over the same number of
-connections, by turns. Where their requests a second agree with wrk's, what they say of the service is the service's; a
-library that gets fewer measures itself.
+connections, by turns. The service leaves them a core, so that it is the limit and not who asks. Where their requests a
+second agree with wrk's, what they say of the service is the service's; a library that gets fewer measures itself.
 
 Example:
     python -m segue.bench.generator_check artifacts/bundle
@@ -33,6 +33,7 @@ from segue.bench.results import Figure, Results, Watch, command_of, results
 from segue.bench.servers import serving
 from segue.command import run
 from segue.data.song import Floats
+from segue.machine import usable_cores
 from segue.publish import write_block
 
 COMMAND = "python -m segue.bench.generator_check"
@@ -97,7 +98,11 @@ def generator_check(
     """
     sample = synthetic(256, CLASSES).windows()[0]
     found: dict[tuple[str, int], list[float]] = {}
-    with Watch() as watch, serving(bundle) as server, TemporaryDirectory() as folder:
+    with (
+        Watch() as watch,
+        serving(bundle, {"SEGUE_WORKERS": str(max(usable_cores() - 1, 1))}) as server,
+        TemporaryDirectory() as folder,
+    ):
         address = Address("127.0.0.1", server.port)
         asked = [
             (name, size, ask)

@@ -99,8 +99,8 @@ class Bodies:
         self._max_body_bytes = max_body_bytes
         self._least_bytes = least_rate * RATE_OVER_S
         self._held: set[_Held] = set()
-        medium = max_body_bytes // MEDIUM_PART
-        self._lanes = (_Lane("segue-medium-bodies", 2 * medium), _Lane("segue-large-bodies", max_body_bytes, lock))
+        medium, large = _Lane("segue-medium-bodies", max_body_bytes), _Lane("segue-large-bodies", max_body_bytes, lock)
+        self._lanes = (medium, large)
 
     async def receive(self, receive: Receive) -> bytes:
         """Return the body of a request.

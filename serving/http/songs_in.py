@@ -49,7 +49,7 @@ class SongsIn:
 
 
 def numbers_counted(found: int) -> None:
-    """Refuse a body of more numbers than may be: in a type that takes a byte for each, they are few bytes on arrival."""
+    """Refuse a body of more numbers than may be: where each is a byte, they are few bytes on arrival."""
     if found > MAX_NUMBERS:
         raise Refusal(413, "too large", f"body: expected at most {MAX_NUMBERS} numbers, found {found!s:.80}")
 
