@@ -129,7 +129,7 @@ def promise(
 
 
 def _results(figures: Sequence[Figure], watch: Watch, notes: Sequence[str]) -> Results:
-    return results("bench", command_of(COMMAND, sys.argv[1:]), figures, watch, notes)
+    return results("bench", command_of(COMMAND, *sys.argv[1:]), figures, watch, notes)
 
 
 def _case(case: str) -> tuple[str, Said]:

@@ -182,7 +182,7 @@ def scoring(
 
 def _results(figures: Sequence[Figure], watch: Watch) -> Results:
     notes = [f"{name}: wanted {target}" for name, target in TARGETS.items()]
-    return results("bench", command_of(COMMAND, sys.argv[1:]), figures, watch, notes)
+    return results("bench", command_of(COMMAND, *sys.argv[1:]), figures, watch, notes)
 
 
 class _Measured:

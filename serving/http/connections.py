@@ -19,6 +19,7 @@ from uvicorn import config
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from segue.serving.http.callers import Callers
 from segue.serving.http.refusal import Refusal, unavailable
 from segue.serving.http.settings import Settings
 
@@ -35,10 +36,16 @@ DESCRIPTORS = Path("/proc/self/fd")
 class Connections:
     """All connections of a worker. Those that wait for a request's head are closed in time, or to make room."""
 
-    def __init__(self, settings: Settings, cut: Callable[[Refusal], None] = lambda _: None) -> None:
-        """Take the bounds from the settings; `cut` is told why a connection is closed that no request came from."""
+    def __init__(
+        self, settings: Settings, cut: Callable[[Refusal], None] = lambda _: None, callers: Callers | None = None
+    ) -> None:
+        """Take the bounds from the settings; `cut` is told why a connection is closed that no request came from.
+
+        How many there are is written to `callers`.
+        """
         self.settings = settings
         self.cut = cut
+        self._callers = callers or Callers()
         self._most: int | None = None
         self._waiting: dict[Connection, float] = {}  # Until when, in the order in which they began to wait.
         self._turned_away: set[Connection] = set()
@@ -101,6 +108,10 @@ class Connections:
         """Let a connection be: a request is there."""
         self._waiting.pop(connection, None)
 
+    def count(self) -> None:
+        """Let the other workers know how many there are."""
+        self._callers.are(len(self._all))
+
     def lost(self, connection: "Connection") -> None:
         """Forget a connection."""
         self._waiting.pop(connection, None)
@@ -131,6 +142,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head, unless there are too many connections."""
         super().connection_made(transport)
+        self._all.count()
         # asyncio does that for sockets that say they are TCP's, and those that BentoML hands to its workers do not. An
         # answer in two parts would wait for the caller to acknowledge the first one, which takes 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -143,6 +155,7 @@ class Connection(HttpToolsProtocol):
         """Forget the connection."""
         self._all.lost(self)
         super().connection_lost(exc)
+        self._all.count()
 
     def data_received(self, data: bytes) -> None:
         """Read some bytes; a head that is too large, or not HTTP, is refused."""

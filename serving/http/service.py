@@ -24,6 +24,7 @@ import segue
 from segue.errors import SegueError
 from segue.serving.http.bento import ImageWithBundle
 from segue.serving.http.bundle_slot import BundleSlot, read_bundle
+from segue.serving.http.callers import Callers
 from segue.serving.http.connections import Connections, serve_with
 from segue.serving.http.document import documented
 from segue.serving.http.endpoints.registry import ENDPOINTS
@@ -56,7 +57,9 @@ class GuardedService(Service[Any]):
     def to_asgi(self, is_main: bool = True) -> Any:
         """Return the guard, with the data path and BentoML's app behind it, in a process fit to be a worker."""
         settings = Settings.from_environment()
-        prepare_worker(settings)
+        folder = settings.server_folder
+        callers = Callers(folder and folder / "callers")
+        prepare_worker(settings, callers)
         pages = Path(bentoml_server.__file__).parent / "static_content"
         files = tuple(f"/static_content/{file.name}" for file in pages.iterdir())
         bentoml_app = super().to_asgi(is_main)
@@ -67,7 +70,7 @@ class GuardedService(Service[Any]):
             takes_audio=lambda: app.state.slot.takes_audio,
         )
         app.state.behind, app.state.paths_behind = behind, (*BENTOML_PATHS, *files, AUDIO_SCRIPT)
-        app.state.connections = Connections(settings, lambda refusal: app.state.guard.cut(refusal))
+        app.state.connections = Connections(settings, lambda refusal: app.state.guard.cut(refusal), callers)
         serve_with(app.state.connections)
 
         async def entrance(scope: Scope, receive: Receive, send: Send) -> None:

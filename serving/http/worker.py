@@ -16,12 +16,14 @@ from typing import Any
 from uvicorn.config import LOOP_FACTORIES
 
 from segue.machine import usable_cores
+from segue.serving.http.callers import Callers
 from segue.serving.http.settings import Settings
 from segue.serving.runtime import installed_wheels
 
 PARENT_CHECKED_EVERY_S = 0.5
 FEW_CONNECTIONS = 64  # Of a worker. More are spread well enough by chance.
 ACCEPTED_AT_ONCE = 1
+LEFT_TO_OTHERS_S = 0.005  # So long a caller waits for a worker that has fewer, and may be busy.
 
 logger = logging.getLogger(__name__)
 
@@ -32,20 +34,23 @@ def count_workers(settings: Settings) -> int:
     return settings.workers or (1 if on_gpu else usable_cores())
 
 
-def prepare_worker(settings: Settings) -> None:
+def prepare_worker(settings: Settings, callers: Callers) -> None:
     """Prepare this process to be a worker of a server, in its main thread, before uvicorn begins."""
     use_the_loop_of_asyncio()
+    FairLoop.callers = callers
     if settings.server_pid is not None:
         end_with(settings.server_pid)
         end_within(settings.drain_s)
 
 
 class FairLoop(asyncio.SelectorEventLoop):
-    """asyncio's event loop, which leaves some of the first callers to the other workers.
+    """asyncio's event loop, which leaves callers to the other workers until they have as many.
 
     The workers of a server accept connections from one socket. asyncio accepts as many at once as there are, so that of
     16 callers who come together one worker has them all, for as long as they stay, and the others have nothing to do.
     """
+
+    callers = Callers()
 
     def _accept_connection(
         self,
@@ -56,9 +61,27 @@ class FairLoop(asyncio.SelectorEventLoop):
         backlog: int = 100,
         *how: Any,
     ) -> None:
-        few = len(self._transports) < FEW_CONNECTIONS  # type: ignore[attr-defined]
-        at_once = ACCEPTED_AT_ONCE if few else backlog
-        super()._accept_connection(protocol_factory, sock, sslcontext, server, at_once, *how)  # type: ignore[misc]
+        which = (protocol_factory, sock, sslcontext, server)
+        if self.callers.own >= FEW_CONNECTIONS:
+            super()._accept_connection(*which, backlog, *how)  # type: ignore[misc]
+        elif self.callers.are_more_than_others():
+            self._remove_reader(sock.fileno())  # type: ignore[attr-defined]
+            self.call_later(LEFT_TO_OTHERS_S, self._accept_after_all, *which, backlog, *how)
+        else:
+            super()._accept_connection(*which, ACCEPTED_AT_ONCE, *how)  # type: ignore[misc]
+
+    def _accept_after_all(
+        self, protocol_factory: Any, sock: Any, sslcontext: Any, server: Any, backlog: int, *how: Any
+    ) -> None:
+        """Accept a caller whom no other worker has taken by now."""
+        if sock.fileno() >= 0:  # It was not closed meanwhile.
+            which = (protocol_factory, sock, sslcontext, server)
+            self._start_serving(*which, backlog, *how)  # type: ignore[attr-defined]
+            super()._accept_connection(*which, ACCEPTED_AT_ONCE, *how)  # type: ignore[misc]
+
+    def _accept_connection2(self, *how: Any) -> Any:
+        self.callers.are(self.callers.own + 1)  # Its protocol counts better, but only in some turns of the loop.
+        return super()._accept_connection2(*how)  # type: ignore[misc]
 
 
 def fair_loop(use_subprocess: bool = False) -> type[asyncio.AbstractEventLoop]:
