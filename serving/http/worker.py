@@ -23,7 +23,8 @@ from segue.serving.runtime import installed_wheels
 PARENT_CHECKED_EVERY_S = 0.5
 FEW_CONNECTIONS = 64  # Of a worker. More are spread well enough by chance.
 ACCEPTED_AT_ONCE = 1
-LEFT_TO_OTHERS_S = 0.005  # So long a caller waits for a worker that has fewer, and may be busy.
+LEFT_TO_OTHERS_S = 0.005  # So long callers wait for a worker that has fewer, and may be busy, or gone.
+ACCEPTED_AFTER_ALL = 8  # At once, of those whom it has not taken by then.
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +74,11 @@ class FairLoop(asyncio.SelectorEventLoop):
     def _accept_after_all(
         self, protocol_factory: Any, sock: Any, sslcontext: Any, server: Any, backlog: int, *how: Any
     ) -> None:
-        """Accept a caller whom no other worker has taken by now."""
+        """Accept callers whom no other worker has taken by now."""
         if sock.fileno() >= 0:  # It was not closed meanwhile.
             which = (protocol_factory, sock, sslcontext, server)
             self._start_serving(*which, backlog, *how)  # type: ignore[attr-defined]
-            super()._accept_connection(*which, ACCEPTED_AT_ONCE, *how)  # type: ignore[misc]
+            super()._accept_connection(*which, ACCEPTED_AFTER_ALL, *how)  # type: ignore[misc]
 
     def _accept_connection2(self, *how: Any) -> Any:
         self.callers.are(self.callers.own + 1)  # Its protocol counts better, but only in some turns of the loop.
