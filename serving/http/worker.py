@@ -78,7 +78,8 @@ class FairLoop(asyncio.SelectorEventLoop):
         if sock.fileno() >= 0:  # It was not closed meanwhile.
             which = (protocol_factory, sock, sslcontext, server)
             self._start_serving(*which, backlog, *how)  # type: ignore[attr-defined]
-            super()._accept_connection(*which, ACCEPTED_AFTER_ALL, *how)  # type: ignore[misc]
+            at_once = ACCEPTED_AFTER_ALL if self.callers.are_more_than_others() else ACCEPTED_AT_ONCE
+            super()._accept_connection(*which, at_once, *how)  # type: ignore[misc]
 
     def _accept_connection2(self, *how: Any) -> Any:
         self.callers.are(self.callers.own + 1)  # Its protocol counts better, but only in some turns of the loop.

