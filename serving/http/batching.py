@@ -123,9 +123,11 @@ class MicroBatcher(Generic[Group, Result]):
         batch: list[Waiting[Group, Result]] = []
         size = 0
         while self._queue and (not batch or size + len(self._queue[0].group) <= self._batch_size):
-            batch.append(self._queue.popleft())
-            size += len(batch[-1].group)
-        self._waiting -= size
+            waiting = self._queue.popleft()
+            self._waiting -= len(waiting.group)
+            if not waiting.result.done():  # Its caller may have been cancelled in this turn of the loop.
+                batch.append(waiting)
+                size += len(waiting.group)
         self._busy_since = time.perf_counter() if batch else None
         if batch:
             self._batches.put(Batch(batch, asyncio.get_running_loop(), self._deliver))

@@ -127,7 +127,9 @@ def test_a_caller_who_would_wait_past_the_deadline_leaves() -> None:
             async with asyncio.timeout(0):
                 await queue.submit((1,))
         assert queue.waiting == 0
-        assert model.batches == []
+        model.may.release()
+        assert await queue.submit((2,)) == (4,)
+        assert model.batches == [[(2,)]]
 
     asyncio.run(ask())
 
