@@ -229,11 +229,14 @@ class _Measured:
         student, cascade = self._score(many, *fast), self._score(many, *dial)
         rates["the study's way: eager torch, 50 at a time"].append(self._study())
         few = self._few()
-        rates[f"student only, {sizes.many:,} songs"] = [student.songs_per_s]
         rates[f"cascade, {sizes.many:,} songs"] = [cascade.songs_per_s]
-        rates[f"student only, {sizes.few:,} songs"] = [self._score(few, *fast).songs_per_s for _ in range(3)]
-        one_dial = ("student only, Arrow", f"student only, {sizes.many:,} songs", f"student only, {sizes.few:,} songs")
-        flat = [statistics.median(rates[name]) for name in one_dial]
+        of_each_size: dict[str, Callable[[], float]] = {
+            f"student only, {sizes.few:,} songs": lambda: self._score(few, *fast).songs_per_s,
+            f"student only, {sizes.distinct:,} songs": lambda: self._score(arrow, *fast).songs_per_s,
+            f"student only, {sizes.many:,} songs": lambda: self._score(many, *fast).songs_per_s,
+        }
+        by_size = _in_turn(of_each_size, sizes.rounds)
+        rates |= by_size
         held = self._memory(parquet, many, student, cascade)
         study = statistics.median(rates["the study's way: eager torch, 50 at a time"])
         ratios = {
@@ -248,12 +251,18 @@ class _Measured:
             ),
             "student only, over the study's way": [student.songs_per_s / study],
             "cascade, over the study's way": [cascade.songs_per_s / study],
-            "songs/s, slowest over fastest size": [min(flat) / max(flat)],
+            "songs/s, slowest over fastest size": [
+                min(of_a_round) / max(of_a_round) for of_a_round in zip(*by_size.values(), strict=True)
+            ],
         }
         if with_ray:
-            local, ray = self._score(arrow, *dial), self._score(arrow, *dial, "--engine", "ray")
-            rates["cascade, Arrow, Ray on this machine"] = [ray.songs_per_s]
-            ratios["Ray over local"] = [ray.songs_per_s / local.songs_per_s]
+            engines: dict[str, Callable[[], float]] = {
+                "cascade, Arrow, in turn with Ray": lambda: self._score(arrow, *dial).songs_per_s,
+                "cascade, Arrow, Ray on this machine": lambda: self._score(arrow, *dial, "--engine", "ray").songs_per_s,
+            }
+            rates |= _in_turn(engines, sizes.rounds)
+            local, ray = engines
+            ratios["Ray over local"] = _over(rates, ray, local)
         return [
             *(_figure("scoring targets", name, "times", found) for name, found in ratios.items()),
             _figure("scoring targets", "most anonymous memory", "MB", [max(held.values())], "lower"),

@@ -56,6 +56,7 @@ _HIGHEST: dict[Units, Floats] = {
     "raw": np.array([_LARGEST] * 12 + [1.0] * 12 + [LOUDNESS_RANGE_DB[1]], dtype=np.float32),
     "standardised": np.full(N_FEATURES, _LARGEST, dtype=np.float32),
 }
+_WINDOW_RANGE = {units: (np.tile(low, WINDOW), np.tile(_HIGHEST[units], WINDOW)) for units, low in _LOWEST.items()}
 _NOISE = np.array([0.0] * 12 + [ROUNDING] * 12 + [ROUNDING * 60], dtype=np.float32)  # Of raw segments.
 
 PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -271,10 +272,9 @@ def first_fault(values: Floats, units: Units) -> Fault | None:
 
     Rounding noise is sound: chroma of 1.0000001, for example. See `ROUNDING` and `clip_rounding`.
     """
-    low, high = _LOWEST[units], _HIGHEST[units]
-    lowest, highest = _extremes(values)
-    if (lowest >= low).all() and (highest <= high).all():  # Extremes among which a NaN is are NaN, and so neither.
+    if _are_within(values, units):
         return None
+    low, high = _LOWEST[units], _HIGHEST[units]
     noise = _NOISE if units == "raw" else np.float32(0)
     sound = (values >= low - noise) & (values <= high + noise)
     if sound.all():
@@ -290,10 +290,9 @@ def first_fault(values: Floats, units: Units) -> Fault | None:
 
 def clip_rounding(segments: Floats, units: Units) -> tuple[Floats, Ints]:
     """Return sound segments (n, 25) with rounding noise clipped to the ranges, and the rows where there was some."""
-    low, high = _LOWEST[units], _HIGHEST[units]
-    lowest, highest = _extremes(segments)
-    if (lowest >= low).all() and (highest <= high).all():
+    if _are_within(segments, units):
         return segments, np.zeros(0, np.int64)
+    low, high = _LOWEST[units], _HIGHEST[units]
     beyond = ((segments < low) | (segments > high)).any(axis=1)
     return segments.clip(low, high), np.flatnonzero(beyond)
 
@@ -303,13 +302,14 @@ def shown(value: np.float32) -> str:
     return str(value).removesuffix(".0")
 
 
-def _extremes(values: Floats) -> tuple[Floats, Floats]:
-    """Return the smallest and the largest value of each feature of segments (n, 25)."""
+def _are_within(values: Floats, units: Units) -> bool:
+    """Tell whether segments (n, 25) lie in the ranges, without allowing for rounding noise."""
     whole = len(values) // WINDOW * WINDOW
-    rows = values[:whole].reshape(-1, WINDOW * N_FEATURES)  # In rows so long numpy is four times as fast.
-    lowest, highest = rows.min(axis=0, initial=np.inf), rows.max(axis=0, initial=-np.inf)
+    windows = values[:whole].reshape(-1, WINDOW * N_FEATURES)  # In rows so long numpy is four times as fast.
     rest = values[whole:]
-    return (
-        np.concatenate([lowest.reshape(WINDOW, N_FEATURES), rest]).min(axis=0),
-        np.concatenate([highest.reshape(WINDOW, N_FEATURES), rest]).max(axis=0),
-    )
+    return _are_between(windows, *_WINDOW_RANGE[units]) and _are_between(rest, _LOWEST[units], _HIGHEST[units])
+
+
+def _are_between(rows: Floats, low: Floats, high: Floats) -> bool:
+    """Tell whether all rows lie between two; extremes among which a NaN is are NaN, and so are not."""
+    return not len(rows) or bool((rows.min(axis=0) >= low).all() and (rows.max(axis=0) <= high).all())

@@ -80,9 +80,11 @@ class SteadyFile:
         """Check that nobody has written to the file since it was opened."""
         now = os.fstat(self._handle)
         if (now.st_size, now.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
+            before = self._before.st_size
+            sizes = f": expected {before} bytes, found {now.st_size}" if now.st_size != before else ""
             raise SongError(
-                f"{self.name}: the file was written to while it was read: expected {self._before.st_size} bytes, found "
-                f"{now.st_size}. Start again when it is whole; a file that is replaced by another does no harm."
+                f"{self.name}: the file was written to while it was read{sizes}. Start again when it is whole; a file "
+                "that is replaced by another does no harm."
             )
 
 

@@ -48,6 +48,7 @@ class Part:
     read: "Read"
     faults: dict[int, str] = field(default_factory=dict)  # What is wrong with the form of a song, by its row.
     kept: pa.RecordBatch | None = None  # Columns that were asked for besides.
+    on_disk: bool = False  # Whether the segments are read when they are asked for.
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -58,10 +59,15 @@ class Part:
         picked = column if rows is None else column.take(pa.array(rows))
         return [label_of(text) for text in picked.to_pylist()]
 
-    def songs(self, first: int, end: int) -> Songs:
-        """Return the songs from row `first` up to `end`, unchecked, in one block."""
+    def songs(self, first: int, end: int, room: Floats | None = None) -> Songs:
+        """Return the songs from row `first` up to `end`, unchecked, in one block.
+
+        What is still on the disk is read into `room`, (n, 25), where there is one and they fit.
+        """
         offsets = self.offsets[first : end + 1]
-        return Songs(self.read(int(offsets[0]), int(offsets[-1])), np.diff(offsets))
+        low, high = int(offsets[0]), int(offsets[-1])
+        into = room[: high - low] if room is not None and self.on_disk and high - low <= len(room) else None
+        return Songs(self.read(low, high, into), np.diff(offsets))
 
 
 class TableFile(Protocol):
@@ -126,7 +132,8 @@ class ArrowFile:
             if place:
                 some = texts[low:high]
                 kept = some.select(keep) if keep else None
-                yield Part(texts_of(some), place.offsets[low : high + 1], partial(self._segments, place), kept=kept)
+                read = partial(self._segments, place)
+                yield Part(texts_of(some), place.offsets[low : high + 1], read, kept=kept, on_disk=True)
             elif high > low:
                 yield _in_memory(self._reader.get_batch(i)[low:high], keep)
 
@@ -140,9 +147,14 @@ class ArrowFile:
 
     def _segments(self, place: Place, first: int, end: int, into: Floats | None = None) -> Floats:
         if into is None:
-            into = aligned((end - first) * SEGMENT_BYTES).view(np.float32).reshape(-1, N_FEATURES)
+            into = room_for(end - first)
         self._file.read_into(into, place.position + first * SEGMENT_BYTES)
         return into
+
+
+def room_for(segments: int) -> Floats:
+    """Return room to read so many segments into, (n, 25)."""
+    return aligned(segments * SEGMENT_BYTES).view(np.float32).reshape(-1, N_FEATURES)
 
 
 class ArrowStream:

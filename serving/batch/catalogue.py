@@ -5,7 +5,7 @@ the batch that is read, and no id is ever in a Python list.
 """
 
 import glob
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from segue.data.arrow_file import MAGIC
-from segue.data.song import N_FEATURES, Ints, Songs, Units
+from segue.data.song import N_FEATURES, Floats, Ints, Songs, Units
 from segue.data.sources.registry import open_source
 from segue.data.sources.song_table import is_folder_of_tables
 from segue.data.sources.source import Skipped, Source
@@ -30,22 +30,29 @@ READ_SEGMENTS = 250_000  # 25 MB: a batch of very long songs ends early.
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # What stands in the name of a folder for null.
 
 
+class ReadSongs(Protocol):
+    """Reads some songs."""
+
+    def __call__(self, start: int, end: int, room: Floats | None = None) -> Songs:
+        """Return the songs from one up to another; one with a fault may have no segments. See `Part.songs`."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Some songs that follow each other in a file, where their segments may still be."""
 
     first: int  # Row of the first.
     song_ids: pa.StringArray
-    read: Callable[[int, int], Songs]  # Returns those from one up to another; one with a fault may have no segments.
+    read: "ReadSongs"
     faults: dict[int, str]  # Why a song cannot be scored, by its place.
     kept: pa.RecordBatch | None  # The caller's own columns.
 
     def __len__(self) -> int:
         return len(self.song_ids)
 
-    def songs(self) -> Songs:
-        """Return all of them."""
-        return self.read(0, len(self))
+    def songs(self, room: Floats | None = None) -> Songs:
+        """Return all of them, in `room` if they are still on the disk."""
+        return self.read(0, len(self), room)
 
     def take(self, places: Ints) -> "Rows":
         """Return the songs at the given places, in memory, with what is known of them."""
@@ -56,9 +63,9 @@ class Rows:
         return Rows(self.first, self.song_ids.take(pa.array(places)), _reader(songs), faults, kept)
 
 
-def _reader(songs: Songs) -> Callable[[int, int], Songs]:
+def _reader(songs: Songs) -> ReadSongs:
     """Return what reads songs that are in memory."""
-    return lambda start, end: songs[start:end]
+    return lambda start, end, room=None: songs[start:end]
 
 
 @dataclass(frozen=True)
@@ -283,8 +290,8 @@ def _rows(part: Part, low: int, high: int, first: int, kept: pa.RecordBatch | No
     """Return the songs of a part from one up to another; `first` is the part's first row."""
     faults = {row - low: reason for row, reason in part.faults.items() if low <= row < high}
 
-    def read(start: int, end: int) -> Songs:
-        return part.songs(low + start, low + end)
+    def read(start: int, end: int, room: Floats | None = None) -> Songs:
+        return part.songs(low + start, low + end, room)
 
     return Rows(first + low, part.texts["song_id"][low:high], read, faults, kept)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from segue.data.song import Units
 from segue.errors import ConfigError, MissingDependencyError, SegueError, SongError
 from segue.machine import usable_cores
@@ -38,6 +40,7 @@ class Actor:
         self, bundle: Bundle, units: Units, columns: Columns, windows: int | None, provider: Provider, ends_only: bool
     ) -> None:
         """Open the models of a bundle."""
+        pa.set_memory_pool(pa.system_memory_pool())  # See `segue score`.
         self._scorer = Scorer.of(bundle, windows=windows, provider=provider, threads=1, ends_only=ends_only)
         self._units = units
         self._columns = columns

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +90,7 @@ def run_parts(
     rejected = sum(sum(note.rejects.values()) for note in notes if note)
     fell_back = sum(note.fell_back for note in notes if note)
     done = resumed
+    written: Future[None] | None = None
 
     def tasks() -> Iterator[Task]:
         for index, (part, note) in enumerate(zip(ranges, notes, strict=True)):
@@ -98,7 +100,10 @@ def run_parts(
                 threshold = dial.budget.threshold(len(catalogue) - done) if dial.budget else dial.threshold_nats
                 yield Task(index, part, threshold, dial.going_on[low:high] - first)
 
-    with tqdm(total=len(catalogue), initial=done, unit=" songs", disable=None, file=sys.stderr) as progress:
+    with (
+        ThreadPoolExecutor(1, "segue-score-write") as writer,  # One part is written while the next one is made.
+        tqdm(total=len(catalogue), initial=done, unit=" songs", disable=None, file=sys.stderr) as progress,
+    ):
         for task, part in engine.parts(tasks()):
             name, songs = catalogue.files[task.range.file].name, len(task.range)
             done += songs
@@ -115,9 +120,13 @@ def run_parts(
             reasons = dict(Counter(kind_of(one.reason) for one in part.rejects))
             counts = tuple(part.counts.tolist())
             note = Note(name, task.range.start, task.range.end, task.threshold_nats, part.fell_back, counts, reasons)
-            kept.write(task.index, part, note)
+            if written:
+                written.result()
+            written = writer.submit(kept.write, task.index, part, note)
             progress.update(songs)
             progress.set_postfix_str(f"{fell_back / max(done, 1):.1%} fell back")
+        if written:
+            written.result()
     if done != len(catalogue):  # Never a summary of a part of the songs.
         raise RunError(f"{len(catalogue) - done:,} of {len(catalogue):,} songs were not scored; repeat the command")
     return resumed

@@ -1,7 +1,7 @@
 """Classify every song of a catalogue: any number of files, in one run that may be stopped and repeated.
 
 SONGS are song tables (Arrow IPC, Parquet), folders of them, globs, URIs (`s3://bucket/folder`), or anything else that
-`segue songs` reads. OUT is a folder, which gets a Parquet file for each 65,536 songs, or one file that ends in
+`segue songs` reads. OUT is a folder, which gets a Parquet file for each 32,768 songs, or one file that ends in
 `.parquet` or `.csv`. The columns are song_id, genre, cross_entropy_nats, answered_by (student or teacher), rung (1 is
 the first) and windows; `--probs` adds the probability of every class, `--keep` your own columns.
 
@@ -25,6 +25,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
+import pyarrow as pa
 from tyro.conf import Positional, UseAppendAction, arg
 
 from segue.command import run
@@ -41,7 +42,7 @@ from segue.serving.batch.summary import FILES, Scored, finish, summarise
 from segue.serving.bundle.load import Bundle, load_bundle
 from segue.serving.runtime import Provider
 
-PART_SONGS = 65_536  # 800 MB of fixed windows: seconds of work, which is what a kill may cost.
+PART_SONGS = 32_768  # 400 MB of fixed windows: a second or some of work, which is what a kill may cost.
 
 
 def score(
@@ -92,6 +93,7 @@ def score(
         address: The Ray cluster, as ray.init takes it. Default: this machine becomes one.
     """
     started = time.perf_counter()
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what is freed: 300 MB of it here.
     asked = Asked(threshold, mode, agree, budget, confidence)
     opened = load_bundle(bundle)
     places, target = _named(paths, out)

@@ -8,6 +8,7 @@ other nowhere but at the two hand-overs. What a range of songs gets depends on t
 scored, so a range that is scored again gives the same bytes.
 """
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,16 +20,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from segue.data.song import Ints, Songs, Units
+from segue.data.song import Floats, Ints, Songs, Units
+from segue.data.table_file import room_for
 from segue.machine import usable_cores
-from segue.serving.batch.catalogue import Rows
+from segue.serving.batch.catalogue import READ_SEGMENTS, Rows
 from segue.serving.bundle.load import Bundle
 from segue.serving.cascade import Cascade, open_cascade
 from segue.serving.ladder import Ladder
 from segue.serving.predictions import MODELS, NOT_A_NUMBER, Answers, Predictions
 from segue.serving.runtime import Provider
 
-FULL_SONGS = 1024  # In a batch of songs that go on to the next rung.
+FULL_SONGS = 1024  # In a batch of songs that go on to the next rung, ...
+LAST_SONGS = 256  # ... and in the last batches of a range, so that no thread is left without one for long.
 SOME_DOUBTS = 500  # Kept of a range, to set the dial by.
 
 
@@ -105,6 +108,7 @@ class Scorer:
         self._classes = tuple(classes)
         self._units = units
         self._most_waiting = 2 * threads + 2  # Batches in memory, each at most 25 MB.
+        self._rooms = threading.local()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="segue-score")
 
     @classmethod
@@ -151,9 +155,9 @@ class Scorer:
         hard: list[list[_Batch]] = [[] for _ in range(len(ladder))]  # Songs that wait for a rung.
         waiting: deque[Future[_Climbed]] = deque()
 
-        def ask(rung: int, least: int) -> None:
-            """Send the songs that wait for a rung to it, in batches of `least` songs at least."""
-            full, hard[rung] = _deal(hard[rung], least)
+        def ask(rung: int, least: int, most: int) -> None:
+            """Send the songs that wait for a rung to it, in batches of `least` to `most` songs."""
+            full, hard[rung] = _deal(hard[rung], least, most)
             waiting.extend(self._pool.submit(self._climb, ladder, rung, batch) for batch in full)
 
         def finish(most: int) -> None:
@@ -163,14 +167,14 @@ class Scorer:
                 going_on = answered.add(done)
                 if going_on is not None:
                     hard[done.rung + 1].append(going_on)
-                    ask(done.rung + 1, FULL_SONGS)
+                    ask(done.rung + 1, FULL_SONGS, FULL_SONGS)
 
         for rows in batches:
             finish(self._most_waiting)
             waiting.append(self._pool.submit(self._first, ladder, rows, forced))
         finish(0)
         for rung in range(1, len(ladder)):
-            ask(rung, 1)
+            ask(rung, 1, LAST_SONGS)
             finish(0)
         return answered.part(probs=probs)
 
@@ -182,9 +186,9 @@ class Scorer:
         first, last = self._cascade.student.predict(songs), self._cascade.teacher.predict(songs)
         return first.doubt_nats, first.probs.argmax(axis=1) != last.probs.argmax(axis=1)
 
-    def _checked(self, rows: Rows) -> tuple[Ints, Songs, dict[int, str]]:
+    def _checked(self, rows: Rows, room: Floats | None = None) -> tuple[Ints, Songs, dict[int, str]]:
         """Read a batch; return the places of its sound songs, those songs, and what is wrong with the others."""
-        songs = rows.songs()
+        songs = rows.songs(room)
         found = {place: str(fault) for place, fault in songs.faults(self._units).items()} | rows.faults
         if not found:
             return np.arange(len(rows)), songs, found
@@ -194,14 +198,26 @@ class Scorer:
     def _first(self, ladder: Ladder, rows: Rows, forced: Ints) -> _Climbed:
         """Read and check a batch, and ask the first rung about its sound songs."""
         started = perf_counter()
-        sound, songs, faults = self._checked(rows)
+        room = self._room()
+        sound, songs, faults = self._checked(rows, room)
         said = self._cascade.student.predict(songs) if len(sound) else Predictions.none(0, len(self._classes))
         answers = ladder.first(said)
         if len(forced):  # What is not a number goes on.
             doubts = np.where(np.isin(rows.first + sound, forced), np.nan, answers.doubt_nats)
             answers = replace(answers, doubt_nats=doubts)
         read = _Read(rows.first, rows.song_ids, rows.kept, faults, sound)
-        return self._climbed(ladder, 0, _Batch(np.arange(len(sound)), songs, answers), started, read)
+        climbed = self._climbed(ladder, 0, _Batch(np.arange(len(sound)), songs, answers), started, read)
+        if climbed.hard and np.may_share_memory(climbed.hard.songs.segments, room):  # All of them go on, or one does.
+            songs = Songs(climbed.hard.songs.segments.copy(), climbed.hard.songs.lengths)
+            climbed = replace(climbed, hard=replace(climbed.hard, songs=songs))
+        return climbed
+
+    def _room(self) -> Floats:
+        """Return this thread's room for the songs of a batch: new memory for each costs as much as to check them."""
+        if not hasattr(self._rooms, "room"):
+            self._rooms.room = room_for(READ_SEGMENTS)
+        room: Floats = self._rooms.room
+        return room
 
     def _climb(self, ladder: Ladder, rung: int, batch: _Batch) -> _Climbed:
         """Ask a rung about songs that have gone on to it."""
@@ -216,14 +232,14 @@ class Scorer:
         return _Climbed(rung, batch.at, batch.answers, hard, perf_counter() - started, read)
 
 
-def _deal(batches: list[_Batch], least: int) -> tuple[list[_Batch], list[_Batch]]:
-    """Return batches of `least` to `FULL_SONGS` songs made of these, and what is left over."""
+def _deal(batches: list[_Batch], least: int, most: int) -> tuple[list[_Batch], list[_Batch]]:
+    """Return batches of `least` to `most` songs made of these, and what is left over."""
     if sum(len(batch.at) for batch in batches) < least:
         return [], batches
     at = np.concatenate([batch.at for batch in batches])
     songs = Songs.concat([batch.songs for batch in batches])
     answers = Answers.concat([batch.answers for batch in batches])
-    spans = [slice(start, start + FULL_SONGS) for start in range(0, len(at), FULL_SONGS)]
+    spans = [slice(start, start + most) for start in range(0, len(at), most)]
     dealt = [_Batch(at[span], songs[span], answers.take(span)) for span in spans]
     left = [dealt.pop()] if len(dealt[-1].at) < least else []
     return dealt, left
