@@ -153,29 +153,31 @@ class Scorer:
         forced = np.zeros(0, np.int64) if going_on is None else going_on
         answered = _Answered(self._classes, ladder)
         hard: list[list[_Batch]] = [[] for _ in range(len(ladder))]  # Songs that wait for a rung.
-        waiting: deque[Future[_Climbed]] = deque()
+        waiting: deque[tuple[int, Future[_Climbed]]] = deque()  # What is asked, with its rung.
 
         def ask(rung: int, least: int, most: int) -> None:
             """Send the songs that wait for a rung to it, in batches of `least` to `most` songs."""
             full, hard[rung] = _deal(hard[rung], least, most)
-            waiting.extend(self._pool.submit(self._climb, ladder, rung, batch) for batch in full)
+            waiting.extend((rung, self._pool.submit(self._climb, ladder, rung, batch)) for batch in full)
 
-        def finish(most: int) -> None:
-            """Wait until at most `most` batches are under way."""
-            while len(waiting) > most:
-                done = waiting.popleft().result()
-                going_on = answered.add(done)
-                if going_on is not None:
-                    hard[done.rung + 1].append(going_on)
-                    ask(done.rung + 1, FULL_SONGS, FULL_SONGS)
+        def finish() -> None:
+            """Wait for the batch that is under way for longest."""
+            done = waiting.popleft()[1].result()
+            going_on = answered.add(done)
+            if going_on is not None:
+                hard[done.rung + 1].append(going_on)
+                ask(done.rung + 1, FULL_SONGS, FULL_SONGS)
 
         for rows in batches:
-            finish(self._most_waiting)
-            waiting.append(self._pool.submit(self._first, ladder, rows, forced))
-        finish(0)
+            while len(waiting) > self._most_waiting:
+                finish()
+            waiting.append((0, self._pool.submit(self._first, ladder, rows, forced)))
         for rung in range(1, len(ladder)):
-            ask(rung, 1, LAST_SONGS)
-            finish(0)
+            while any(below < rung for below, _ in waiting):
+                finish()
+            ask(rung, 1, LAST_SONGS)  # While full batches of the same rung may still be under way.
+        while waiting:
+            finish()
         return answered.part(probs=probs)
 
     def compare(self, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
