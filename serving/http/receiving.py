@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 
 from starlette.types import Receive
 
+from segue.machine import give_memory_back
 from segue.serving.http.deadlines import Deadline, Deadlines
 from segue.serving.http.refusal import Refusal, unavailable
 
@@ -54,9 +55,10 @@ class _Held:
 class _Lane:
     """A thread for bodies of about a size, and which of them are parsed and answered: the smallest come first."""
 
-    def __init__(self, name: str, free_bytes: int, lock: Path | None = None) -> None:
+    def __init__(self, name: str, free_bytes: int, lock: Path | None = None, *, tidy: bool = False) -> None:
         self.free_bytes = free_bytes
         self._lock = lock
+        self._tidy = tidy
         self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = itertools.count()
         self._thread = ThreadPoolExecutor(1, name)
@@ -82,7 +84,11 @@ class _Lane:
                 with suppress(OSError):  # Whatever tidies temporary folders may have been here.
                     lock = stack.enter_context(self._lock.open("ab"))
                     fcntl.flock(lock, fcntl.LOCK_EX)  # Until it is closed, or the process ends.
-            return function()
+            try:
+                return function()
+            finally:
+                if self._tidy:
+                    give_memory_back()
 
 
 class Bodies:
@@ -99,8 +105,10 @@ class Bodies:
         self._max_body_bytes = max_body_bytes
         self._least_bytes = least_rate * RATE_OVER_S
         self._held: set[_Held] = set()
-        medium, large = _Lane("segue-medium-bodies", max_body_bytes), _Lane("segue-large-bodies", max_body_bytes, lock)
-        self._lanes = (medium, large)
+        self._lanes = (
+            _Lane("segue-medium-bodies", max_body_bytes // 2),
+            _Lane("segue-large-bodies", max_body_bytes, lock, tidy=True),
+        )
 
     async def receive(self, receive: Receive) -> bytes:
         """Return the body of a request.

@@ -1,6 +1,9 @@
 """The machine is described as the system describes it."""
 
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +42,25 @@ def test_the_narrowest_limit_of_the_control_groups_counts(
     monkeypatch.setattr(machine, "_text", lambda file: system.get(str(file), ""))
     found = this_machine()
     assert (found.limit_cores, found.limit_bytes) == (limit_cores, limit_bytes)
+
+
+FREED_BETWEEN_WHAT_IS_KEPT = """
+from pathlib import Path
+from segue.machine import give_memory_back
+
+def held():
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("RssAnon"))
+
+blocks = [bytes(2000) for _ in range(50_000)]
+kept = blocks[::1000]
+del blocks
+before = held()
+give_memory_back()
+print(before - held())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back when it is asked")
+def test_what_is_freed_goes_back_to_the_system_even_between_what_is_kept() -> None:
+    found = subprocess.run([sys.executable, "-c", FREED_BETWEEN_WHAT_IS_KEPT], capture_output=True, check=True)
+    assert int(found.stdout) > 80_000  # Of 100,000 kB.
