@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from segue.atomic import atomic_file
 from segue.data.sources.source import readable
-from segue.errors import ConfigError
+from segue.errors import ConfigError, RunError
 from segue.serving.batch.scorer import Part, Reject
 
 PLAN = "_run.json"
@@ -74,7 +74,13 @@ class RunFolder:
         return Note(**note | {"counts": tuple(note["counts"])})
 
     def write(self, index: int, part: Part, note: Note) -> None:
-        """Write a part and its rejects; the part appears last, so that it is finished once it is there."""
+        """Write a part and its rejects; the part appears last, so that it is finished once it is there.
+
+        Raises:
+            RunError: somebody has removed the run meanwhile.
+        """
+        if not (self.folder / PLAN).is_file():
+            raise RunError(f"{self.folder}: was there when the run began, and is gone; repeat the command")
         rejects = self.folder / "rejects" / self.part(index).name
         if part.rejects:
             with atomic_file(rejects) as draft:
@@ -139,7 +145,7 @@ def open_run(folder: Path, plan: Mapping[str, Any], *, overwrite: bool) -> Itera
             yield RunFolder(folder)
         except Exception:
             if not any(folder.glob("part-*.parquet")):  # Nothing to go on with, so it shall not be in the way.
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)  # It may be gone.
             raise
 
 

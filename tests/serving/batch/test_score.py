@@ -317,6 +317,21 @@ def test_a_file_that_changes_meanwhile_ends_the_run_and_leaves_what_was_scored(
     assert not (tmp_path / "out" / "_summary.json").exists()
 
 
+def test_a_run_that_is_removed_meanwhile_ends_and_says_so(
+    bundle: Path, mixed_songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RunFolder.write
+
+    def remove(*arguments: object) -> None:
+        write(*arguments)  # type: ignore[arg-type]
+        shutil.rmtree(tmp_path / "out")
+
+    monkeypatch.setattr(RunFolder, "write", remove)
+    with pytest.raises(RunError, match="out: was there when the run began, and is gone"):
+        score(bundle, (str(mixed_songs),), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 CUT_WHILE_SCORED = """
 import os, sys
 from pathlib import Path
