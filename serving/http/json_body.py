@@ -255,9 +255,9 @@ def _long(body: bytes, at: int, last: int, where: str) -> Any:
         n_rows += len(part)
         at = SPACE.match(body, end, last).end()  # type: ignore[union-attr]
         if at < last:
-            if body[at : at + 1] != b",":
-                raise _no_rows(where)
             at += 1
+            if body[at - 1 : at] != b"," or at == last:
+                raise _no_rows(where)
     return segments[:n_rows] if n_rows else []
 
 

@@ -167,8 +167,9 @@ class Bodies:
                 await self._wait(turn, n_bytes)
             yield lane.in_thread
         finally:
-            if not turn.cancel():  # It has begun.
+            if turn.done() and not turn.cancelled():  # It had begun; a caller who leaves while it waits cancels it.
                 lane.free_bytes += n_bytes
+            turn.cancel()
             lane.begin_turns()
 
     async def _wait(self, turn: "asyncio.Future[None]", n_bytes: int) -> None:

@@ -341,6 +341,17 @@ def test_a_long_song_is_read_in_pieces(song_id: str, ids_first: bool) -> None:
     np.testing.assert_array_equal(found.sound[1], song)
 
 
+@pytest.mark.parametrize("space", [0, 1, 100])
+def test_a_comma_after_the_last_row_of_a_long_song_is_refused_wherever_a_piece_ends(space: int) -> None:
+    row = b"[" + b",".join([b"0"] * 25) + b"]"
+    rows = b",".join([row] * 5_000)
+    rows = rows[:-1] + b" " * (PIECE_BYTES - len(rows) + space) + b"]"  # Its last row ends about where a piece does.
+    body = b'{"songs": [{"id": "a", "segments": [%b%b]}]}'
+    assert len(ask(body % (rows, b""), JSON).sound[0]) == 5_000
+    with pytest.raises(Refusal):
+        ask(body % (rows, b","), JSON)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

@@ -38,6 +38,41 @@ async def status_of(receiving: Awaitable[bytes]) -> int:
     return 200
 
 
+def test_who_leaves_while_he_waits_for_a_turn_gives_back_no_memory_that_he_never_had() -> None:
+    """By being cancelled, and by giving way: either way, no more than one of the largest is ever begun."""
+
+    async def run() -> None:
+        bodies, begun, most = Bodies(max_body_bytes=MOST, least_rate=1), 0, 0
+
+        async def take(n_bytes: int, until: asyncio.Event) -> None:
+            nonlocal begun, most
+            async with bodies.turn(n_bytes):
+                begun += n_bytes
+                most = max(most, begun)
+                await until.wait()
+                begun -= n_bytes
+
+        end = asyncio.Event()
+        first = asyncio.create_task(take(MOST, end))
+        await asyncio.sleep(0)
+        for _ in range(3):
+            leaving = asyncio.create_task(take(MOST - 1, end))
+            await asyncio.sleep(0.01)
+            leaving.cancel()
+            giving_way = [asyncio.create_task(take(MOST - n, end)) for n in range(4)]
+            found = await asyncio.wait(giving_way, timeout=0.05)
+            assert {type(one.exception()) for one in found[0]} == {Refusal}
+            assert len(found[1]) == receiving.HELD_BODIES
+            for one in found[1]:
+                one.cancel()
+        end.set()
+        await first
+        await asyncio.gather(*(take(MOST, end) for _ in range(2)))
+        assert most == MOST
+
+    asyncio.run(run())
+
+
 def test_a_body_comes_in_parts() -> None:
     end: Message = {"type": "http.request", "body": b"c"}
     bodies = Bodies(max_body_bytes=MOST, least_rate=1)
