@@ -9,7 +9,6 @@ Example:
 """
 
 import asyncio
-import logging
 import os
 import random
 import signal
@@ -147,7 +146,6 @@ def _reloads(server: Server) -> tuple[int, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the exchange."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # A line a request.
     return run(exchange, argv, __doc__)
 
 

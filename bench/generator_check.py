@@ -10,7 +10,6 @@ Example:
 
 import asyncio
 import itertools
-import logging
 import statistics
 import sys
 import time
@@ -178,7 +177,6 @@ async def _with_httpx(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the check; the exit code is 1 where the generator and wrk disagree."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # A line a request.
     return run(generator_check, argv, __doc__)
 
 

@@ -16,7 +16,6 @@ Examples:
     segue load http://127.0.0.1:3000 --p99-ms 25
 """
 
-import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -271,7 +270,6 @@ def _notes(case: Case, loads: Sequence[Load]) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `segue load`."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # A line a request.
     return run(load, argv, __doc__)
 
 

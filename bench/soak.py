@@ -10,7 +10,6 @@ Example:
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 import signal
@@ -224,7 +223,6 @@ def _lost(tally: Tally) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the soak."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # A line a request.
     return run(soak, argv, __doc__)
 
 

@@ -46,6 +46,7 @@ def run(verb: Callable[..., Any], argv: Sequence[str] | None, manual: str | None
     given = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in given
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # It has a line for each request.
     name = verb.__name__.replace("_", "-")
     try:
         result = tyro.cli(

@@ -10,7 +10,6 @@ Examples:
     python -m segue.bench.peers artifacts/bundle --only fastapi segue --rounds 1 --seconds 4 --bodies raw --sizes 1
 """
 
-import logging
 import os
 import statistics
 import sys
@@ -175,5 +174,4 @@ def _measure(server: RunningPeer, requests: Path, seconds: float) -> Measured:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # A line a request.
     return run(compare, argv, __doc__)
