@@ -2,7 +2,7 @@
 
 The folder has `clips.csv` (path, genre, artist). Compressed copies need the program ffmpeg, and what is measured beside
 librosa is left out where librosa is not installed. Speed is seconds of sound a second of processor time, of one core;
-in rounds, each way in turn. All parts take about five minutes, --quick about one.
+in rounds, each way in turn. All parts take about five minutes, twelve with librosa, --quick about one.
 
 Example:
     python -m segue.bench.audio CLIPS --out audio.json
