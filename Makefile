@@ -45,7 +45,7 @@ demo-audio: setup  ## Train on the audio files in MUSIC (one folder a genre, or 
 	SEGUE_AUDIO=true $(BIN)/segue serve artifacts/audio/bundle --port $(PORT)
 
 test: setup $(MOTO)/done  ## Run the tests, but for the long ones
-	$(PYTEST) -n auto --dist loadfile
+	$(PYTEST) -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) * 3 // 2)') --dist loadfile  # Many wait for servers.
 
 test-long: setup $(MOTO)/done  ## Run the long tests: simulations, fuzz, whole chains
 	$(PYTEST) -m long

@@ -56,7 +56,7 @@ def test_figures_that_cannot_be_told_apart_are_refused() -> None:
             throughput(*rounds)
 
 
-@pytest.mark.parametrize("n", [6, 9, 15, 40])
+@pytest.mark.parametrize("n", [6, 9, 15, pytest.param(40, marks=pytest.mark.long)])
 def test_the_interval_holds_the_median_as_often_as_it_says(n: int) -> None:
     drawn = np.random.default_rng(n).lognormal(sigma=1.0, size=(4000, n))  # Its median is 1.
     intervals = [median_interval(rounds.tolist()) for rounds in drawn]
@@ -100,4 +100,5 @@ def test_the_work_of_children_is_not_the_work_of_others() -> None:
     assert after
     whole, busy, own = (now - then for now, then in zip(after, before, strict=True))
     assert own >= 1.0
-    assert whole >= busy >= own - 0.2  # Ticks are a hundredth of a second.
+    assert busy - 1e-6 <= whole  # Of a machine that is wholly busy they are the same.
+    assert busy >= own - 0.2  # Ticks are a hundredth of a second.

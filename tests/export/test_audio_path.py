@@ -26,7 +26,7 @@ def run(*words: str, cwd: Path) -> str:
     return ended.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_folder_of_music_becomes_an_answer_over_http(tmp_path: Path) -> None:
     for number, genre in enumerate(STYLES):
         for song in range(SONGS_A_GENRE):

@@ -82,6 +82,7 @@ def test_a_file_that_was_streamed_without_its_length_is_read_to_its_end(tmp_path
     np.testing.assert_array_equal(found.segments, stated.segments)
 
 
+@pytest.mark.long
 def test_a_streamed_file_that_expands_to_hours_is_refused_before_it_does(tmp_path: Path) -> None:
     file = streamed(save(tmp_path / "a.flac", np.zeros(8_000 * 3_600 * 3, np.int16), 8_000))
     assert "expected at most 7200 s of sound, found more" in error_of(file)
@@ -183,6 +184,7 @@ def test_tags_of_megabytes_with_a_picture(tmp_path: Path) -> None:
     np.testing.assert_array_equal(analyse(tagged).segments, analyse(mp3).segments)
 
 
+@pytest.mark.long
 def test_a_small_file_that_expands_to_hours_is_refused_before_it_does(tmp_path: Path) -> None:
     file = save(tmp_path / "a.flac", np.zeros(8_000 * 3_600 * 3, np.int16), 8_000)
     assert file.stat().st_size < 1_000_000

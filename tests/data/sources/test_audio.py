@@ -141,7 +141,7 @@ def test_a_conversion_that_is_killed_goes_on(tmp_path: Path) -> None:
     assert len(SongTable(out)) == 150
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_files_of_which_three_are_bad(tmp_path: Path) -> None:
     sound = save(tmp_path / "sound.wav", music(0.6))
     names = [f"{number % 100:02d}/{number:05d}.wav" for number in range(10_000)]

@@ -100,6 +100,7 @@ def test_the_promise_is_broken_no_more_often_than_it_says(per_class: bool, sets:
     assert teacher_accuracy - is_right(student, labels).mean() > points / 100
 
 
+@pytest.mark.long
 def test_a_promised_accuracy_is_missed_no_more_often_than_it_says() -> None:
     asked, songs, sets = 0.82, 600, 500
     student, teacher, labels = world(4000)

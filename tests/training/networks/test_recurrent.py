@@ -397,6 +397,7 @@ def test_what_the_steps_keep_for_their_gradient_is_freed_with_them() -> None:
     assert kept() is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("cell", "norm"), [("rnn", "batch"), ("lstm", "layer")])
 def test_a_compiled_part_learns_what_a_part_learns(cell: Cell, norm: Norm, monkeypatch: pytest.MonkeyPatch) -> None:
     # Traced in one piece, but run by torch instead of compiled.
