@@ -29,6 +29,7 @@ def ladder(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return three_rungs(bundle, tmp_path_factory.mktemp("rungs") / "bundle")
 
 
+@pytest.mark.long
 def test_every_rung_is_measured_and_the_last_one_is_the_measure(ladder: Path, mixed_songs: Path) -> None:
     found = bench(ladder, mixed_songs, batches=(8,), seconds=0.01, threads=(1,), quick=True)
     names = [one.conditions["model"] for one in found.select("models", "throughput")]
