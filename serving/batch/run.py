@@ -105,6 +105,8 @@ def run_parts(
         tqdm(total=len(catalogue), initial=done, unit=" songs", disable=None, file=sys.stderr) as progress,
     ):
         for task, part in engine.parts(tasks()):
+            if written:
+                written.result()  # What went wrong with the part before is told first.
             name, songs = catalogue.files[task.range.file].name, len(task.range)
             done += songs
             rejected += len(part.rejects)
@@ -120,8 +122,6 @@ def run_parts(
             reasons = dict(Counter(kind_of(one.reason) for one in part.rejects))
             counts = tuple(part.counts.tolist())
             note = Note(name, task.range.start, task.range.end, task.threshold_nats, part.fell_back, counts, reasons)
-            if written:
-                written.result()
             written = writer.submit(kept.write, task.index, part, note)
             progress.update(songs)
             progress.set_postfix_str(f"{fell_back / max(done, 1):.1%} fell back")

@@ -4,8 +4,10 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +19,11 @@ from segue.data.columns import SEGMENTS
 from segue.data.song import FEATURE_NAMES, Floats
 from segue.data.table import SongTable
 from segue.errors import ConfigError, RunError, SongError
+from segue.serving.batch.catalogue import Rows
 from segue.serving.batch.run import LocalEngine
 from segue.serving.batch.run_folder import RunFolder
 from segue.serving.batch.score import main, score
+from segue.serving.batch.scorer import Scorer
 from segue.serving.bundle.load import load_bundle
 from segue.serving.cascade import open_cascade
 from segue.serving.predictions import Answers
@@ -315,6 +319,23 @@ def test_a_file_that_changes_meanwhile_ends_the_run_and_leaves_what_was_scored(
         score(bundle, (str(songs),), tmp_path / "out")
     assert len(list((tmp_path / "out").glob("part-*.parquet"))) >= 3
     assert not (tmp_path / "out" / "_summary.json").exists()
+
+
+def test_a_part_that_could_not_be_written_is_told_before_a_song_of_the_next_one(
+    bundle: Path, mixed_songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise ConfigError("the disk is full")
+
+    checked = Scorer._checked
+
+    def faulty(self: Scorer, rows: Rows, room: Any = None) -> Any:
+        return checked(self, replace(rows, faults={0: "bad"} if rows.first >= 64 else {}), room)
+
+    monkeypatch.setattr(RunFolder, "write", full)
+    monkeypatch.setattr(Scorer, "_checked", faulty)
+    with pytest.raises(ConfigError, match="the disk is full"):
+        score(bundle, (str(mixed_songs),), tmp_path / "out", strict=True)
 
 
 def test_a_run_that_is_removed_meanwhile_ends_and_says_so(
